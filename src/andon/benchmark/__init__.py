@@ -1,0 +1,1 @@
+"""Plan → experiments → store → tables."""

@@ -1,0 +1,119 @@
+"""An experiment: what identifies it, and what is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from andon.core import canonical_json
+from andon.evaluation.result import Evaluation
+
+__all__ = ["ExperimentRecord", "ExperimentSpec", "Failure", "Hardware", "Protocol"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Protocol(_Frozen):
+    """How a method is trained and judged, beside its own Config.
+
+    Attributes:
+        shots: training pictures drawn at random with the experiment's seed; None for all.
+        fpr_limits: pixel-FPR limits of AUsPRO; the first is the one in the tables.
+        calibration_folds: the threshold from good training pictures uses scores of models that did not see them: this
+            many folds are fitted for it; 0 for none (no such threshold then).
+    """
+
+    shots: int | None = None
+    fpr_limits: tuple[float, ...] = (0.05, 0.01, 0.1, 0.3, 1.0)
+    calibration_folds: int = 0
+
+
+class ExperimentSpec(_Frozen):
+    """What identifies an experiment. Its id is the hash of exactly this.
+
+    Attributes:
+        dataset: name of the data set in the tables.
+        category: the inspection task.
+        data_fingerprint: hash of the category's files and configuration, so that changed data is a new experiment.
+        method: registered name, or ``path/to/file.py:Class``.
+        label: what tables call it (the method's title, or the plan's label for a variant).
+        config: the whole resolved Config of the method, defaults included.
+    """
+
+    dataset: str
+    category: str
+    data_fingerprint: str
+    method: str
+    label: str
+    config: dict[str, Any]
+    protocol: Protocol = Protocol()
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        value = ["andon-experiment", 1, self.model_dump(mode="json", exclude={"label"})]
+        return hashlib.blake2b(canonical_json(value).encode(), digest_size=8).hexdigest()
+
+
+class Hardware(_Frozen):
+    """The machine, without its name."""
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    device: str
+    """"cpu", or the accelerator's name."""
+    threads: int
+
+
+class ExperimentRecord(_Frozen):
+    """The result of one experiment, as kept in the store (``record.json``).
+
+    Attributes:
+        fit_seconds: wall seconds of ``fit`` by stage, with "total".
+        predict_seconds: wall seconds of predicting the test set, decoding included.
+        images_per_second: test pictures a second at prediction (features not taken from the cache; None where they
+            were).
+        features_cached: whether features came from the cache: then times are not a method's whole cost.
+        peak_memory_mb: peak resident memory of the experiment's process, MiB.
+        weights: ``WeightsRecord``s as dicts.
+        notes: what a reader has to know.
+        started: UTC time, ISO 8601.
+    """
+
+    id: str
+    spec: ExperimentSpec
+    evaluation: Evaluation
+    n_train: int
+    fit_seconds: dict[str, float]
+    predict_seconds: float
+    images_per_second: float | None
+    features_cached: bool
+    peak_memory_mb: float
+    weights: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    curves: dict[str, list[tuple[int, float]]] = {}
+    versions: dict[str, str] = {}
+    hardware: Hardware
+    started: str
+    seconds: float
+    """Wall seconds of the whole experiment."""
+
+
+class Failure(_Frozen):
+    """Why an experiment has no result."""
+
+    id: str
+    spec: ExperimentSpec
+    kind: Literal["error", "killed", "timeout"]
+    reason: str
+    """One line."""
+    detail: str = ""
+    """Traceback or the last lines of the log."""
+    started: str
+    seconds: float

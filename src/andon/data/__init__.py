@@ -1,0 +1,1 @@
+"""Data sets, safe decoding, the decoded-image cache and the transforms."""

@@ -1,0 +1,1 @@
+"""The synthetic line: rendered inspection tasks in AutoVI’s layout."""

@@ -1,0 +1,1 @@
+"""Image-level and localisation metrics and thresholds: pure functions on arrays."""

@@ -1,0 +1,1 @@
+"""Calibration, the inspector file, export and the service (to come)."""

@@ -1,0 +1,1 @@
+"""Shared torch parts: backbones, weights, features."""
