@@ -42,6 +42,8 @@ class ExperimentSpec(_Frozen):
         method: registered name, or ``path/to/file.py:Class``.
         label: what tables call it (the method's title, or the plan's label for a variant).
         config: the whole resolved Config of the method, defaults included.
+        code_fingerprint: hash of the file for a method given as ``path/to/file.py:Class``, so that changed code is a
+            new experiment; "" for registered methods.
     """
 
     dataset: str
@@ -52,6 +54,7 @@ class ExperimentSpec(_Frozen):
     config: dict[str, Any]
     protocol: Protocol = Protocol()
     seed: int = 0
+    code_fingerprint: str = ""
 
     @property
     def id(self) -> str:
@@ -80,7 +83,10 @@ class ExperimentRecord(_Frozen):
         images_per_second: test pictures a second at prediction (features not taken from the cache; None where they
             were).
         features_cached: whether features came from the cache: then times are not a method's whole cost.
+        calibration_seconds: wall seconds of fitting and predicting the calibration folds; None without them.
         peak_memory_mb: peak resident memory of the experiment's process, MiB.
+        seeded: whether the seed changes the result. Where it does not the experiment runs once and stands for all
+            seeds: tables show its value without ± and the tests take it as exact.
         weights: ``WeightsRecord``s as dicts.
         notes: what a reader has to know.
         started: UTC time, ISO 8601.
@@ -95,6 +101,8 @@ class ExperimentRecord(_Frozen):
     images_per_second: float | None
     features_cached: bool
     peak_memory_mb: float
+    calibration_seconds: float | None = None
+    seeded: bool = True
     weights: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     curves: dict[str, list[tuple[int, float]]] = {}
