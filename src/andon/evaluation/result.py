@@ -54,6 +54,9 @@ class LocalisationMetrics(_Frozen):
     """Ground-truth channels evaluated."""
     auspro: dict[str, float] = {}
     """AUsPRO by pixel-FPR limit: {"0.01": …, "0.05": …, "0.1": …, "0.3": …, "1": …}."""
+    aupro: dict[str, float] = {}
+    """Area under the per-region-overlap curve by the same limits: regions are 8-connected components of the union of
+    the channels, without saturation."""
     pixel_auroc: float | None = None
     pixel_ap: float | None = None
 
