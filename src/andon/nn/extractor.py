@@ -13,6 +13,7 @@ from andon.nn.features import FeatureExtractor, WeightsRecord
 from andon.nn.initialisation import orthogonal_initialisation
 from andon.nn.resnet import ARCHITECTURES, ResNet, fold_batch_norm
 from andon.nn.weights import (
+    ALIASES,
     PUBLISHED,
     find_weights,
     load_into,
@@ -69,17 +70,16 @@ def _stage_numbers(backbone: str, stages: Sequence[str | int]) -> tuple[int, ...
     return tuple(numbers)
 
 
-def create_extractor(
-    backbone: str, stages: Sequence[str | int], weights: str | Path | None = None
-) -> FeatureExtractor:
+def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | Path | None = None) -> FeatureExtractor:
     """Makes a frozen extractor.
 
     Args:
-        backbone: "resnet18", "resnet34", "resnet50", "wide_resnet50_2", or "timm:NAME" where ``andon[timm]`` is installed.
+        backbone: "resnet18", "resnet34", "resnet50", "wide_resnet50_2", or "timm:NAME" (needs ``andon[timm]``).
         stages: "layer1" … "layer4" (or 1 … 4), in the order in which their maps are wanted.
         weights: "imagenet" (the default: torchvision's first ImageNet-1k weights, as PaDiM's and Patchcore's authors
-            used), "random" or "random:SEED" (orthogonal; the record says ``pretrained=False``), or the path of a
-            .safetensors or .pth file; "#sha256=HEX" may follow a path or "imagenet" and is then checked.
+            used), another published name (``weights.PUBLISHED``), "random" or "random:SEED" (orthogonal; the record
+            says ``pretrained=False``), or the path of a .safetensors or .pth file. "#sha256=HEX" may follow a name or
+            a path and is then checked.
 
     Raises:
         AndonError: unknown backbone or stage; weights not found, damaged, or of another network.
@@ -91,7 +91,7 @@ def create_extractor(
         return create_timm_extractor(backbone, stages, weights)
     if backbone not in ARCHITECTURES:
         raise AndonError(
-            f"unknown backbone {backbone!r}; known: {', '.join(ARCHITECTURES)}, and timm:NAME with andon[timm] installed"
+            f"unknown backbone {backbone!r}; known: {', '.join(ARCHITECTURES)} and, with andon[timm], timm:NAME"
         )
     numbers = _stage_numbers(backbone, stages)
     network = ResNet(ARCHITECTURES[backbone], last_stage=max(numbers))
@@ -102,6 +102,6 @@ def create_extractor(
         record = WeightsRecord(backbone, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
     else:
         name = split_hash(weights)[0]
-        path, record = find_weights(backbone, weights, PUBLISHED.get((backbone, name)))
+        path, record = find_weights(backbone, weights, PUBLISHED.get((backbone, ALIASES.get(name, name))))
         load_into(network, read_state_dict(path), path, spare=r"(fc|layer[1-4])\..*")
     return ResNetExtractor(backbone, numbers, network, record)

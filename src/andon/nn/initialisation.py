@@ -35,9 +35,9 @@ def pink_noise(shape: tuple[int, int, int, int], seed: int) -> torch.Tensor:
     rows = torch.fft.fftfreq(shape[2])[:, None]
     columns = torch.fft.rfftfreq(shape[3])[None, :]
     frequency = (rows**2 + columns**2).sqrt().clamp_min(1 / max(shape[2:]))
-    noise = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=shape[2:])
-    noise = noise - noise.mean((2, 3), keepdim=True)
-    return noise / noise.std((2, 3), keepdim=True)
+    noise: torch.Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=shape[2:])
+    variance, mean = torch.var_mean(noise, dim=(2, 3), keepdim=True)
+    return noise.sub(mean).div(variance.sqrt())
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import pickle
 import re
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,18 +27,22 @@ from andon.core import AndonError, listed
 from andon.nn.features import WeightsRecord
 
 __all__ = [
+    "ALIASES",
     "PUBLISHED",
+    "PublishedFile",
     "PublishedWeights",
     "cache_directory",
+    "file_sha256",
     "find_weights",
     "load_into",
     "random_seed",
     "read_state_dict",
+    "split_hash",
     "state_dict_sha256",
 ]
 
 _EMBEDDED = "weights"
-"""Folder beside this module with the files that the package brings along."""
+"""Folder beside this module with the files that the package brings along, named as in a cache."""
 _WRAPPERS = ("module.", "backbone.", "model.", "encoder.")
 _NESTED = ("state_dict", "model", "model_state_dict")
 
@@ -56,47 +60,119 @@ def cache_directory() -> Path:
 
 
 @dataclass(frozen=True)
-class PublishedWeights:
-    """A file of weights that its authors publish.
+class PublishedFile:
+    """One file that holds published weights.
 
     Attributes:
-        name: its name in records and file names ("tv_in1k").
-        repository: the hub's repository.
-        filename: the file in it.
-        revision: the commit that is fetched.
-        sha256: the file's hash; "" where none is known from a source worth trusting: it is then only fetched or read
-            from a cache if the user gives one ("imagenet#sha256=…").
-        licence: as its publisher states it.
-        torch_hub: the same weights' file name at download.pytorch.org and in torch's own cache, and its SHA-256.
+        filename: its name in a cache.
+        sha256: its hash, as found in sources that do not depend on each other, none of them this project.
+        url: where it is published.
+        hub: (repository, revision, file name) on the model hub, where it is published there.
+    """
+
+    filename: str
+    sha256: str
+    url: str
+    hub: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights that their authors publish, as one file or as several of equal content.
+
+    Attributes:
+        name: their name in records ("tv_in1k").
+        licence: as the publisher states it.
+        files: in the order of preference; the first is the one that is fetched.
     """
 
     name: str
-    repository: str
-    filename: str = "model.safetensors"
-    revision: str = "main"
-    sha256: str = ""
-    licence: str = ""
-    torch_hub: tuple[str, str] | None = None
+    licence: str
+    files: tuple[PublishedFile, ...]
+
+
+def _hub(part: str, name: str, revision: str, sha256: str) -> PublishedFile:
+    repository, file = f"timm/{part}.{name}", "model.safetensors"
+    url = f"https://huggingface.co/{repository}/resolve/{revision}/{file}"
+    return PublishedFile(f"{part}-{name}.safetensors", sha256, url, (repository, revision, file))
+
+
+def _torch(filename: str, sha256: str) -> PublishedFile:
+    return PublishedFile(filename, sha256, f"https://download.pytorch.org/models/{filename}")
 
 
 PUBLISHED: Mapping[tuple[str, str], PublishedWeights] = {
-    ("resnet18", "imagenet"): PublishedWeights(
-        name="tv_in1k",
-        repository="timm/resnet18.tv_in1k",
-        revision="a987fd6b60f845221bfff84b6f0191273ba56ead",
-        sha256="694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
-        licence="BSD-3-Clause",
-        torch_hub=("resnet18-f37072fd.pth", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
+    ("resnet18", "tv_in1k"): PublishedWeights(
+        "tv_in1k",
+        "BSD-3-Clause",
+        (
+            _hub(
+                "resnet18",
+                "tv_in1k",
+                "a987fd6b60f845221bfff84b6f0191273ba56ead",
+                "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+            ),
+            _torch("resnet18-f37072fd.pth", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
+        ),
     ),
-    ("wide_resnet50_2", "imagenet"): PublishedWeights(
-        name="tv_in1k",
-        repository="timm/wide_resnet50_2.tv_in1k",
-        revision="343c5fa59ca8a131e0cdf42144a641b36a0387c2",
-        sha256="df6fb6c4824769769de18e14088475fd6ee94236849aa4e5d8022ba9d9a9a16c",
-        licence="BSD-3-Clause",
+    ("resnet34", "tv_in1k"): PublishedWeights(
+        "tv_in1k",
+        "BSD-3-Clause",
+        (_torch("resnet34-b627a593.pth", "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f"),),
+    ),
+    ("resnet50", "tv_in1k"): PublishedWeights(
+        "tv_in1k",
+        "BSD-3-Clause",
+        (
+            _hub(
+                "resnet50",
+                "tv_in1k",
+                "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+                "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+            ),
+            _torch("resnet50-0676ba61.pth", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"),
+        ),
+    ),
+    ("wide_resnet50_2", "tv_in1k"): PublishedWeights(
+        "tv_in1k",
+        "BSD-3-Clause",
+        (
+            _hub(
+                "wide_resnet50_2",
+                "tv_in1k",
+                "343c5fa59ca8a131e0cdf42144a641b36a0387c2",
+                "df6fb6c4824769769de18e14088475fd6ee94236849aa4e5d8022ba9d9a9a16c",
+            ),
+            _torch("wide_resnet50_2-95faca4d.pth", "95faca4d11227dddf8633dbb5ff6c8a9003c1aa5b8945c73834b8007b10950b8"),
+        ),
+    ),
+    ("resnet18", "a1_in1k"): PublishedWeights(
+        "a1_in1k",
+        "Apache-2.0",
+        (
+            _hub(
+                "resnet18",
+                "a1_in1k",
+                "491b427b45c94c7fb0e78b5474cc919aff584bbf",
+                "80c49dee3da4822c009c5a7fe591e9223c5a2cfcf95a4067ca4dfb5a7b89c612",
+            ),
+        ),
+    ),
+    ("wide_resnet50_2", "racm_in1k"): PublishedWeights(
+        "racm_in1k",
+        "Apache-2.0",
+        (
+            _hub(
+                "wide_resnet50_2",
+                "racm_in1k",
+                "30f73aceaaa1911830a9795b83ab1908dba18719",
+                "03b71d65fb2c73bb0de079a1781009f27a782ec481d2f64ab3bde9b1cdec3000",
+            ),
+        ),
     ),
 }
-"""(backbone, name) to what is published under it."""
+"""(backbone, name) to what is published under it; names are timm's: tv_in1k is torchvision's IMAGENET1K_V1."""
+ALIASES = {"imagenet": "tv_in1k"}
 
 
 def random_seed(weights: str | Path) -> int | None:
@@ -125,7 +201,7 @@ def state_dict_sha256(state: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -207,7 +283,7 @@ def load_into(module: nn.Module, state: Mapping[str, torch.Tensor], source: str 
 
 
 def split_hash(weights: str | Path) -> tuple[str, str]:
-    """"NAME#sha256=HEX" to (NAME, HEX); HEX is "" where none is given."""
+    """ "NAME#sha256=HEX" to (NAME, HEX); HEX is "" where none is given."""
     name, mark, digest = str(weights).partition("#sha256=")
     if mark and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise AndonError(f"weights {weights}: a SHA-256 has 64 hexadecimal digits, not {digest!r}")
@@ -226,73 +302,73 @@ def find_weights(part: str, weights: str | Path, published: PublishedWeights | N
         The file, its hash already checked, and its record.
 
     Raises:
-        AndonError: nothing found (says how to get it), wrong hash, no pinned hash.
+        AndonError: nothing found (says how to get it), or a file whose hash is not the pinned one.
     """
     name, given = split_hash(weights)
     if published is None:
         path = Path(name).expanduser()
         if not path.is_file():
-            raise AndonError(f"weights for {part}: there is no file {name}")
+            known = [*ALIASES, *(n for p, n in PUBLISHED if p == part)] if (part, "tv_in1k") in PUBLISHED else []
+            also = f"; published weights have the names {', '.join(known)}" if known else ""
+            raise AndonError(f"weights for {part}: there is no file {name}{also}")
         return path, WeightsRecord(part, "file", path.name, _checked(path, given))
-
-    pin = given or published.sha256
-    for source, path, expected in _places(part, published, pin):
+    files = [f for f in published.files if given in ("", f.sha256)]
+    if not files:
+        raise AndonError(f"weights {weights} for {part}: no published file has this SHA-256")
+    for source, path, file in _places(files):
         if path.is_file():
-            if not expected:
-                raise AndonError(_unpinned(part, published, name))
-            licence = published.licence
-            return path, WeightsRecord(part, source, published.name, _checked(path, expected), licence)
-    if not pin:
-        raise AndonError(_unpinned(part, published, name))
-    path = _download(part, published)
-    return path, WeightsRecord(part, "hub", published.name, _checked(path, pin), published.licence)
+            return path, WeightsRecord(part, source, published.name, _checked(path, file.sha256), published.licence)
+    path = _download(part, files[0])
+    return path, WeightsRecord(part, "hub", published.name, _checked(path, files[0].sha256), published.licence)
 
 
 def _checked(path: Path, expected: str) -> str:
     found = file_sha256(path)
     if expected and found != expected:
         raise AndonError(
-            f"weights {path}: SHA-256 is {found}, expected {expected}: damaged or another file; remove it or fetch it anew"
+            f"weights {path}: SHA-256 is {found}, expected {expected}: "
+            "damaged, incomplete or another file; remove it or fetch it anew"
         )
     return found
 
 
-def cached_name(part: str, published: PublishedWeights) -> str:
-    """File name under ``cache_directory() / "weights"`` and of an embedded file."""
-    return f"{part}-{published.name}{Path(published.filename).suffix}"
+def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str, Path, PublishedFile]]:
+    """(source, path, file) of every local place, in order: Andon's cache, other caches, the package."""
+    for file in files:
+        yield "cache", cache_directory() / "weights" / file.filename, file
+    torch_cache = Path(torch.hub.get_dir()) / "checkpoints"
+    for file in files:
+        if file.hub is None:
+            yield "cache", torch_cache / file.filename, file
+        elif (found := _in_hub_cache(*file.hub)) is not None:
+            yield "cache", found, file
+    for file in files:
+        yield "embedded", Path(str(resources.files("andon.nn"))) / _EMBEDDED / file.filename, file
 
 
-def _places(part: str, published: PublishedWeights, pin: str) -> list[tuple[str, Path, str]]:
-    """(source, file, expected hash) of every local place, in order."""
-    name = cached_name(part, published)
-    places = [("cache", cache_directory() / "weights" / name, pin)]
-    if published.torch_hub is not None:
-        filename, digest = published.torch_hub
-        torch_home = os.environ.get("TORCH_HOME") or str(Path.home() / ".cache" / "torch")
-        places.append(("cache", cache_directory() / "weights" / filename, digest))
-        places.append(("cache", Path(torch_home) / "hub" / "checkpoints" / filename, digest))
-    places.append(("embedded", Path(str(resources.files("andon.nn"))) / _EMBEDDED / name, pin))
-    return places
+def _in_hub_cache(repository: str, revision: str, filename: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, filename, revision=revision)
+    return Path(found) if isinstance(found, str) else None
 
 
-def _unpinned(part: str, published: PublishedWeights, name: str) -> str:
-    return (
-        f"weights {name!r} for {part} ({published.repository}) have no pinned SHA-256, so they are not taken from a cache "
-        f"or the hub unchecked: give the hash of the file you trust ({name}#sha256=…) or the file's path"
-    )
-
-
-def _download(part: str, published: PublishedWeights) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    url = f"https://huggingface.co/{published.repository}/resolve/{published.revision}/{published.filename}"
+def _download(part: str, file: PublishedFile) -> Path:
+    target = cache_directory() / "weights" / file.filename
     try:
-        return Path(hf_hub_download(published.repository, published.filename, revision=published.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError, ValueError) as error:
-        target = cache_directory() / "weights" / cached_name(part, published)
+        if file.hub is not None:
+            from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+            repository, revision, filename = file.hub
+            # The download itself would try again for half a minute where there is no network at all.
+            get_hf_file_metadata(hf_hub_url(repository, filename, revision=revision))
+            return Path(hf_hub_download(repository, filename, revision=revision))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(file.url, str(target), hash_prefix=file.sha256, progress=False)
+    except Exception as error:  # whatever a network does, the user's way out is the same
         raise AndonError(
-            f"weights for {part} are not on this machine and the hub cannot be reached ({_first_line(error)}): fetch {url} "
-            f"where there is a network and put it at {target}, or give a file (weights=…); "
-            'weights="random" runs without, and the result says so'
+            f"weights for {part} are not on this machine and cannot be fetched ({_first_line(error)}): get {file.url} "
+            f"where there is a network and put it at {target}, or name a file as the weights; "
+            "the weights 'random' need none, and every result says so"
         ) from error
+    return target
