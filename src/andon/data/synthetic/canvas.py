@@ -1,0 +1,449 @@
+"""The geometry buffer of a scene and the brushes that draw machine parts into it.
+
+A scene is a relief seen from the front. Each pixel holds the height ``z`` above the back plane (pixels), the slopes
+``p = ∂z/∂x`` and ``q = ∂z/∂y``, and the surface: ``albedo`` (linear RGB; the mirror colour of metals), ``rough``
+(0 mirror … 1 matt) and ``metal`` (0 or 1, blends between). Parts are drawn from back to front; a part brings its own
+slopes, so that a silhouette is a clean step rather than a steep wall. ``light`` turns the buffer into a picture.
+
+Positions are scene coordinates: x to the right, y down, in pixels of the task's nominal picture; a canvas is a window
+on the scene that may be larger than the picture (margin for the camera's movement, or the uncropped picture).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from andon.core import FloatArray
+from andon.data.synthetic.shapes import Path2D
+from andon.data.synthetic.texture import SIZE, Textures
+
+__all__ = ["Canvas", "Material", "Window", "coverage"]
+
+TextureName = Literal["cloud", "grain", "cast", "brushed", "weave", "scratch", "speck"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A surface.
+
+    Attributes:
+        albedo: linear RGB, 0..1; for a metal its reflectance.
+        rough: 0 mirror … 1 matt.
+        metal: 0 for plastic, rubber, paint; 1 for bare metal.
+        bump: (texture, slope) pairs: relief of zero mean whose slope has about that deviation.
+        mottle: relative deviation of the albedo over wide spots.
+        gloss: deviation of ``rough`` over wide spots.
+        scratches: 0..1, how much scratches show the bare surface.
+        dirt: 0..1, amount of brown-grey dirt in spots.
+        turn: turns the textures by 90° (brushed metal along y).
+    """
+
+    albedo: tuple[float, float, float]
+    rough: float
+    metal: float = 0.0
+    bump: tuple[tuple[TextureName, float], ...] = ()
+    mottle: float = 0.06
+    gloss: float = 0.04
+    scratches: float = 0.0
+    dirt: float = 0.0
+    turn: bool = False
+
+    def but(self, **changes: object) -> Material:
+        """The same surface with some attributes changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a canvas with its scene coordinates."""
+
+    rows: slice
+    columns: slice
+    x: FloatArray
+    y: FloatArray
+
+
+def coverage(distance: FloatArray, softness: float = 1.0) -> FloatArray:
+    """Anti-aliased coverage 0..1 of a signed distance: the step is ``softness`` pixels wide."""
+    return np.clip(np.float32(0.5) - distance / np.float32(softness), 0, 1)
+
+
+DIRT = np.array([0.085, 0.066, 0.048], np.float32)
+
+
+class Canvas:
+    """A window on a scene: see the module's text.
+
+    Args:
+        size: (height, width) in pixels.
+        origin: scene coordinates (x, y) of the centre of pixel (0, 0).
+        station: textures to draw with.
+    """
+
+    FIELDS = ("z", "p", "q", "albedo", "rough", "metal")
+
+    def __init__(self, size: tuple[int, int], origin: tuple[float, float], station: Textures) -> None:
+        self.size = size
+        self.origin = origin
+        self.station = station
+        self.z = np.zeros(size, np.float32)
+        self.p = np.zeros(size, np.float32)
+        self.q = np.zeros(size, np.float32)
+        self.albedo = np.zeros((*size, 3), np.float32)
+        self.rough = np.full(size, 0.6, np.float32)
+        self.metal = np.zeros(size, np.float32)
+        self.alpha: FloatArray | None = None
+        """Coverage, only kept on a transparent canvas (``layer``)."""
+
+    def copy(self) -> Canvas:
+        twin = Canvas.__new__(Canvas)
+        twin.size, twin.origin, twin.station = self.size, self.origin, self.station
+        for name in self.FIELDS:
+            setattr(twin, name, getattr(self, name).copy())
+        twin.alpha = None if self.alpha is None else self.alpha.copy()
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(getattr(self, name).nbytes) for name in self.FIELDS)
+
+    def layer(self, left: float, top: float, right: float, bottom: float) -> Canvas | None:
+        """An empty transparent canvas over a rectangle of this one (None where they don't meet)."""
+        window = self.window(left, top, right, bottom)
+        if window is None:
+            return None
+        layer = Canvas(window.x.shape, (float(window.x[0, 0]), float(window.y[0, 0])), self.station)
+        layer.alpha = np.zeros(layer.size, np.float32)
+        return layer
+
+    def window(self, left: float, top: float, right: float, bottom: float) -> Window | None:
+        """The pixels in a rectangle of scene coordinates; None when there is none."""
+        height, width = self.size
+        x0 = max(0, int(np.floor(left - self.origin[0])))
+        x1 = min(width, int(np.ceil(right - self.origin[0])) + 1)
+        y0 = max(0, int(np.floor(top - self.origin[1])))
+        y1 = min(height, int(np.ceil(bottom - self.origin[1])) + 1)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        x = np.arange(x0, x1, dtype=np.float32) + np.float32(self.origin[0])
+        y = np.arange(y0, y1, dtype=np.float32) + np.float32(self.origin[1])
+        grid_x, grid_y = np.meshgrid(x, y)
+        return Window(slice(y0, y1), slice(x0, x1), grid_x, grid_y)
+
+    def everything(self) -> Window:
+        (height, width), (x, y) = self.size, self.origin
+        window = self.window(x, y, x + width - 1, y + height - 1)
+        assert window is not None
+        return window
+
+    # -- brushes ------------------------------------------------------------------------------------------------------
+
+    def paint(
+        self,
+        window: Window,
+        alpha: FloatArray,
+        z: FloatArray | float,
+        p: FloatArray | float,
+        q: FloatArray | float,
+        material: Material,
+        *,
+        anchor: tuple[float, float] = (0.0, 0.0),
+        tint: FloatArray | None = None,
+        edge: FloatArray | None = None,
+    ) -> None:
+        """Lays a surface over the window.
+
+        Args:
+            alpha: coverage 0..1.
+            z, p, q: height and slopes of the surface without its bumps.
+            anchor: a point that the textures move with.
+            tint: factor on the albedo, ``[h, w]`` or ``[h, w, 3]``.
+            edge: 0..1, how worn the surface is (bare, brighter edges).
+        """
+        rows, columns = window.rows, window.columns
+        read = _Reader(self.station, window, anchor, material.turn)
+        slope_p, slope_q = np.asarray(p, np.float32), np.asarray(q, np.float32)
+        for name, amount in material.bump:
+            gx, gy = read.slopes(name)
+            slope_p = slope_p + np.float32(amount) * gx
+            slope_q = slope_q + np.float32(amount) * gy
+        albedo = np.empty((*window.x.shape, 3), np.float32)
+        albedo[:] = material.albedo
+        rough = np.full(window.x.shape, material.rough, np.float32)
+        metal = np.full(window.x.shape, material.metal, np.float32)
+        cloud = read("cloud") if material.mottle or material.gloss or material.dirt else None
+        if cloud is not None and material.mottle:
+            albedo *= np.clip(1 + np.float32(material.mottle) * cloud, 0.2, 2)[..., None]
+        if cloud is not None and material.gloss:
+            rough += np.float32(material.gloss) * cloud
+        if tint is not None:
+            albedo *= tint if tint.ndim == 3 else tint[..., None]
+        if material.scratches:
+            bare = read("scratch") * np.float32(material.scratches)
+            albedo += bare[..., None] * (np.float32(0.42) - albedo) * np.float32(0.7)
+            rough += bare * np.float32(0.1)
+        if edge is not None:
+            worn = np.clip(edge * (0.75 + 0.5 * read("grain")), 0, 1)[..., None]
+            albedo += worn * (albedo * np.float32(0.8) + np.float32(0.05))
+        if cloud is not None and material.dirt:
+            # Where the cloud is high enough, dirt lies: more dirt, lower level. Its border is ragged.
+            level = np.float32(1.5 - 2.4 * material.dirt)
+            spots = np.clip((cloud + np.float32(0.35) * read("grain") - level) * np.float32(0.9), 0, 1)
+            spots *= np.float32(min(1.0, 0.35 + material.dirt))
+            albedo += spots[..., None] * (DIRT - albedo)
+            rough += spots * (np.float32(0.8) - rough)
+            metal *= 1 - spots
+        np.clip(rough, 0.05, 1, out=rough)
+        values = (np.asarray(z, np.float32), slope_p, slope_q, albedo, rough, metal)
+        for name, value in zip(self.FIELDS, values, strict=True):
+            field = getattr(self, name)[rows, columns]
+            field += (alpha if field.ndim == 2 else alpha[..., None]) * (value - field)
+        if self.alpha is not None:
+            there = self.alpha[rows, columns]
+            there += alpha * (1 - there)
+
+    def plate(
+        self,
+        window: Window | None,
+        distance: Callable[[FloatArray, FloatArray], FloatArray],
+        z: float,
+        material: Material,
+        *,
+        bevel: float = 3.0,
+        drop: float | None = None,
+        dome: float = 0.0,
+        tilt: tuple[float, float] = (0.0, 0.0),
+        tint: FloatArray | None = None,
+        anchor: tuple[float, float] = (0.0, 0.0),
+        wear: float = 0.0,
+        softness: float = 1.1,
+    ) -> FloatArray | None:
+        """A plate of any outline, its edge rounded.
+
+        Args:
+            distance: signed distance of the outline.
+            z: height of its flat top.
+            bevel: width of the rounded edge.
+            drop: how far the edge falls (default: ``bevel``).
+            dome: how far the top rises in the middle, as a fraction of the distance from the edge.
+            tilt: slopes of the top.
+            wear: 0..1, how bare the edge is.
+
+        Returns:
+            The coverage on the window, or None outside the canvas.
+        """
+        if window is None:
+            return None
+        d = distance(window.x, window.y)
+        alpha = coverage(d, softness)
+        if not alpha.any():
+            return alpha
+        dx, dy = _slopes(d)
+        depth = np.clip(-d, 0, None)
+        fall = np.float32(bevel if drop is None else drop)
+        t = np.clip(depth / np.float32(bevel), 0.04, 1)  # 0 at the edge, 1 on the flat
+        rise = np.where(depth < bevel, fall / np.float32(bevel) * (1 - t) / np.sqrt(t * (2 - t)), 0)
+        rise = np.minimum(rise, np.float32(3.0)) + np.float32(dome)
+        height = z + tilt[0] * (window.x - anchor[0]) + tilt[1] * (window.y - anchor[1])
+        height = height - fall * (1 - np.sqrt(t * (2 - t))) + np.float32(dome) * depth
+        edge = None
+        if wear:
+            edge = np.float32(wear) * np.clip(1.2 - np.abs(depth - 0.35 * bevel) / np.float32(0.5 * bevel + 0.5), 0, 1)
+        self.paint(
+            window,
+            alpha,
+            height.astype(np.float32),
+            tilt[0] - rise * dx,
+            tilt[1] - rise * dy,
+            material,
+            tint=tint,
+            anchor=anchor,
+            edge=edge,
+        )
+        return alpha
+
+    def groove(
+        self, window: Window | None, distance: FloatArray, width: float, depth: float, dark: float = 0.0
+    ) -> None:
+        """A rounded groove (``depth`` > 0) or ridge (< 0) along the zero line of ``distance``."""
+        if window is None:
+            return
+        dx, dy = _slopes(distance)
+        t = distance / np.float32(width)
+        bell = np.exp(-(t * t))
+        slope = np.float32(2 * depth / width) * t * bell
+        rows, columns = window.rows, window.columns
+        self.z[rows, columns] -= np.float32(depth) * bell
+        self.p[rows, columns] += slope * dx
+        self.q[rows, columns] += slope * dy
+        if dark:
+            self.albedo[rows, columns] *= (1 - np.float32(dark) * bell)[..., None]
+
+    def decal(
+        self, window: Window | None, alpha: FloatArray, colour: FloatArray | tuple[float, ...], rough: float
+    ) -> None:
+        """Paint, print or a sticker: changes colour and gloss, not the form."""
+        if window is None:
+            return
+        rows, columns = window.rows, window.columns
+        self.albedo[rows, columns] += alpha[..., None] * (np.asarray(colour, np.float32) - self.albedo[rows, columns])
+        self.rough[rows, columns] += alpha * (np.float32(rough) - self.rough[rows, columns])
+        self.metal[rows, columns] *= 1 - alpha
+
+    def tube(
+        self,
+        path: Path2D,
+        radius: float | Callable[[FloatArray], FloatArray],
+        z: float,
+        material: Material,
+        *,
+        ribs: tuple[float, float] | None = None,
+        tint: Callable[[FloatArray, FloatArray], FloatArray] | None = None,
+        lift: Callable[[FloatArray], FloatArray] | None = None,
+        flatten: float = 1.0,
+        caps: bool = True,
+    ) -> None:
+        """A hose, cable, pipe or conduit along a path.
+
+        Args:
+            radius: in pixels, or a function of the arc length.
+            z: height of the axis.
+            ribs: (period, depth) of corrugation along the path.
+            tint: ``tint(s, across)`` factor on the albedo, ``across`` in −1..1 from edge to edge.
+            lift: height added to the axis as a function of the arc length.
+            flatten: below 1 the section is an ellipse lower than wide.
+            caps: round ends; without, the ends are cut square.
+        """
+        widest = float(radius) if not callable(radius) else float(np.max(radius(path.arc.astype(np.float32))))
+        low, high = path.points.min(0) - widest - 2, path.points.max(0) + widest + 2
+        window = self.window(low[0], low[1], high[0], high[1])
+        if window is None:
+            return
+        best, side_x, side_y, s = _nearest(path, window, widest + 2)
+        near = np.isfinite(best)
+        if not near.any():
+            return
+        distance = np.sqrt(np.where(near, best, 1e6)).astype(np.float32)
+        r = radius(s) if callable(radius) else np.full(s.shape, radius, np.float32)
+        along = np.zeros(s.shape, np.float32)
+        if callable(radius):
+            along += radius(s + 0.5) - radius(s - 0.5)
+        if ribs:
+            period, depth = ribs
+            phase = np.float32(2 * np.pi / period) * s
+            r = r + np.float32(depth) * np.sin(phase)
+            along += np.float32(2 * np.pi * depth / period) * np.cos(phase)
+        alpha = coverage(distance - r, 1.1)
+        if not caps:
+            ends = np.minimum(s, np.float32(path.length) - s)
+            alpha = alpha * np.clip(ends + 0.5, 0, 1)
+        alpha = np.where(near, alpha, 0).astype(np.float32)
+        ratio = np.clip(distance / np.maximum(r, 0.5), 0, 0.985)
+        up = np.sqrt(1 - ratio * ratio)
+        slope = np.float32(flatten) * ratio / up
+        norm = np.maximum(distance, 1e-3)
+        # The way along the path is the side vector turned by 90°, its sense that of rising arc length.
+        tx, ty = path_tangent(path, s)
+        rise = along / np.maximum(up, 0.25)
+        self.paint(
+            window,
+            alpha,
+            np.float32(z) + np.float32(flatten) * r * up + (lift(s) if lift else np.float32(0)),
+            -slope * side_x / norm + rise * tx,
+            -slope * side_y / norm + rise * ty,
+            material,
+            tint=tint(s, (side_x * -ty + side_y * tx) / np.maximum(r, 0.5)) if tint else None,
+            anchor=(float(path.points[0, 0]), float(path.points[0, 1])),
+        )
+
+
+def path_tangent(path: Path2D, s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Unit direction of the path at arc lengths ``s``."""
+    tangent = np.gradient(path.points, axis=0)
+    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
+    # A table of the arc at fixed steps: np.interp over every pixel would cost more than the rest of the tube.
+    table = np.linspace(0, path.length, 256)
+    index = np.clip(s * np.float32(255 / max(path.length, 1e-6)), 0, 255).astype(np.int32)
+    tx = np.interp(table, path.arc, tangent[:, 0]).astype(np.float32)
+    ty = np.interp(table, path.arc, tangent[:, 1]).astype(np.float32)
+    return tx[index], ty[index]
+
+
+def _nearest(path: Path2D, window: Window, reach: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Squared distance to the path (inf beyond ``reach``), the vector from the axis, and the arc length there."""
+    shape = window.x.shape
+    best = np.full(shape, np.inf, np.float32)
+    side_x, side_y, s = (np.zeros(shape, np.float32) for _ in range(3))
+    left, top = float(window.x[0, 0]), float(window.y[0, 0])
+    limit = np.float32(reach * reach)
+    for i in range(len(path.points) - 1):
+        (ax, ay), (bx, by) = path.points[i], path.points[i + 1]
+        x0 = max(0, int(min(ax, bx) - reach - left))
+        x1 = min(shape[1], int(max(ax, bx) + reach - left) + 2)
+        y0 = max(0, int(min(ay, by) - reach - top))
+        y1 = min(shape[0], int(max(ay, by) + reach - top) + 2)
+        if x0 >= x1 or y0 >= y1:
+            continue
+        ex, ey = np.float32(bx - ax), np.float32(by - ay)
+        length2 = max(float(ex * ex + ey * ey), 1e-9)
+        dx = window.x[y0:y1, x0:x1] - np.float32(ax)
+        dy = window.y[y0:y1, x0:x1] - np.float32(ay)
+        t = np.clip((dx * ex + dy * ey) / np.float32(length2), 0, 1)
+        dx = dx - t * ex
+        dy = dy - t * ey
+        d2 = dx * dx + dy * dy
+        closer = (d2 < best[y0:y1, x0:x1]) & (d2 < limit)
+        np.copyto(best[y0:y1, x0:x1], d2, where=closer)
+        np.copyto(side_x[y0:y1, x0:x1], dx, where=closer)
+        np.copyto(side_y[y0:y1, x0:x1], dy, where=closer)
+        arc = np.float32(path.arc[i]) + t * np.float32(path.arc[i + 1] - path.arc[i])
+        np.copyto(s[y0:y1, x0:x1], arc, where=closer)
+    return best, side_x, side_y, s
+
+
+def _slopes(field: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Central differences (∂/∂x, ∂/∂y), one-sided at the border; 0 along an axis of one pixel."""
+    dx, dy = np.zeros_like(field), np.zeros_like(field)
+    if field.shape[1] > 1:
+        dx = np.gradient(field, axis=1).astype(np.float32)
+    if field.shape[0] > 1:
+        dy = np.gradient(field, axis=0).astype(np.float32)
+    return dx, dy
+
+
+class _Reader:
+    """Reads a window of wrapped textures, moved along with an anchor."""
+
+    def __init__(self, station: Textures, window: Window, anchor: tuple[float, float], turn: bool) -> None:
+        self.station = station
+        self.turn = turn
+        rows = np.arange(window.x.shape[0]) + round(float(window.y[0, 0]) - anchor[1])
+        columns = np.arange(window.x.shape[1]) + round(float(window.x[0, 0]) - anchor[0])
+        self.rows, self.columns = rows % SIZE, columns % SIZE
+
+    def _take(self, field: FloatArray) -> FloatArray:
+        if self.turn:
+            field = field.T
+        return field[self.rows[:, None], self.columns[None, :]]
+
+    def __call__(self, name: TextureName) -> FloatArray:
+        return self._take(getattr(self.station, name))
+
+    def slopes(self, name: TextureName) -> tuple[FloatArray, FloatArray]:
+        gx, gy = _texture_slopes(self.station, name)
+        return (self._take(gy), self._take(gx)) if self.turn else (self._take(gx), self._take(gy))
+
+
+@cache
+def _texture_slopes(station: Textures, name: TextureName) -> tuple[FloatArray, FloatArray]:
+    """Slopes of a texture that wraps around, scaled to a joint deviation of 1."""
+    field = getattr(station, name)
+    gx = (np.roll(field, -1, 1) - np.roll(field, 1, 1)) / 2
+    gy = (np.roll(field, -1, 0) - np.roll(field, 1, 0)) / 2
+    scale = np.float32(1 / np.sqrt((gx**2).mean() + (gy**2).mean()))
+    return (gx * scale).astype(np.float32), (gy * scale).astype(np.float32)

@@ -1,0 +1,204 @@
+"""Machine parts and surfaces that several stations use."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from andon.core import FloatArray
+from andon.data.synthetic import shapes
+from andon.data.synthetic.canvas import Canvas, Material, coverage
+from andon.data.synthetic.shapes import Path2D
+
+__all__ = [
+    "ALUMINIUM",
+    "BLACK_PLASTIC",
+    "BLUE_PLASTIC",
+    "CAST_ALUMINIUM",
+    "CAST_IRON",
+    "RUBBER",
+    "STEEL",
+    "WHITE_PAINT",
+    "ZINC",
+    "barcode_label",
+    "bolt",
+    "clamp",
+    "ground",
+    "hole",
+    "screw",
+]
+
+BLACK_PLASTIC = Material((0.022, 0.022, 0.024), 0.42, bump=(("grain", 0.035),), mottle=0.12, gloss=0.05, dirt=0.12)
+GREY_PLASTIC = Material((0.16, 0.165, 0.17), 0.45, bump=(("grain", 0.03),), dirt=0.12)
+BLUE_PLASTIC = Material((0.012, 0.075, 0.36), 0.34, bump=(("grain", 0.03),), mottle=0.08)
+RED_PLASTIC = Material((0.46, 0.022, 0.018), 0.33, bump=(("grain", 0.03),), mottle=0.08, scratches=0.25)
+RUBBER = Material((0.020, 0.019, 0.019), 0.62, bump=(("grain", 0.05),), mottle=0.15, dirt=0.2)
+ALUMINIUM = Material((0.78, 0.78, 0.77), 0.34, 1.0, bump=(("brushed", 0.05),), scratches=0.4, dirt=0.12)
+CAST_ALUMINIUM = Material(
+    (0.50, 0.50, 0.49), 0.58, 0.85, bump=(("cast", 0.20), ("cloud", 0.03)), mottle=0.10, gloss=0.07, dirt=0.30
+)
+CAST_IRON = Material((0.11, 0.105, 0.10), 0.66, 0.55, bump=(("cast", 0.26),), mottle=0.2, gloss=0.06, dirt=0.35)
+STEEL = Material(
+    (0.56, 0.55, 0.53), 0.33, 1.0, bump=(("brushed", 0.04), ("grain", 0.02)), mottle=0.08, scratches=0.4, dirt=0.15
+)
+ZINC = Material((0.66, 0.65, 0.60), 0.36, 1.0, bump=(("grain", 0.04),), mottle=0.12, scratches=0.3, dirt=0.12)
+YELLOW_ZINC = Material((0.62, 0.50, 0.26), 0.36, 1.0, bump=(("grain", 0.04),), mottle=0.15, dirt=0.15)
+BLACK_PAINT = Material(
+    (0.030, 0.030, 0.031), 0.36, bump=(("cloud", 0.02), ("grain", 0.03)), mottle=0.1, scratches=0.35, dirt=0.25
+)
+WHITE_PAINT = Material((0.66, 0.66, 0.63), 0.40, bump=(("cloud", 0.015),), mottle=0.05, scratches=0.2, dirt=0.22)
+
+
+def ground(canvas: Canvas, material: Material, z: float = 0.0, tilt: tuple[float, float] = (0.0, 0.0)) -> None:
+    """Covers the whole canvas with a slightly uneven face."""
+    window = canvas.everything()
+    alpha = np.ones(canvas.size, np.float32)
+    height = z + tilt[0] * window.x + tilt[1] * window.y
+    canvas.paint(window, alpha, height.astype(np.float32), tilt[0], tilt[1], material)
+
+
+def hole(canvas: Canvas, x: float, y: float, radius: float, z: float, depth: float = 14.0) -> None:
+    """A drilled hole with a bright worn rim and a dark inside."""
+    window = canvas.window(x - radius * 1.5, y - radius * 1.5, x + radius * 1.5, y + radius * 1.5)
+    if window is None:
+        return
+    d = shapes.circle(window.x, window.y, x, y, radius)
+    alpha = coverage(d, 1.2)
+    inward = np.clip((d + radius) / radius, 0.05, 0.98)
+    ux, uy = (window.x - x) / np.maximum(d + radius, 0.3), (window.y - y) / np.maximum(d + radius, 0.3)
+    wall = np.clip(1 + d / np.float32(0.22 * radius), 0, 1) * 2.2
+    canvas.paint(
+        window, alpha, (z - depth * (1 - inward**6)).astype(np.float32), wall * ux, wall * uy,
+        Material((0.012, 0.011, 0.011), 0.6, 0.3, mottle=0.2), anchor=(x, y),
+    )  # fmt: skip
+
+
+def bolt(
+    canvas: Canvas,
+    x: float,
+    y: float,
+    radius: float,
+    angle: float,
+    z: float,
+    material: Material,
+    *,
+    flange: float = 1.42,
+    height: float | None = None,
+) -> None:
+    """A hexagon bolt with a flange, seen from above.
+
+    Args:
+        radius: half the width across flats.
+        angle: of the hexagon in radians.
+        z: of the face it is screwed on.
+    """
+    height = radius * 0.75 if height is None else height
+    outer = radius * flange
+    window = canvas.window(x - outer - 3, y - outer - 3, x + outer + 3, y + outer + 3)
+    if window is None:
+        return
+    canvas.plate(
+        window, lambda gx, gy: shapes.circle(gx, gy, x, y, outer), z + 0.25 * radius, material,
+        bevel=outer * 0.30, drop=radius * 0.22, anchor=(x, y), wear=0.3,
+    )  # fmt: skip
+
+    def head(gx: FloatArray, gy: FloatArray) -> FloatArray:
+        u, v = shapes.rotated(gx, gy, x, y, angle)
+        return np.maximum(shapes.regular_polygon(u, v, 6, radius), shapes.circle(u, v, 0, 0, radius * 1.11))
+
+    canvas.plate(window, head, z + height, material, bevel=radius * 0.24, drop=radius * 0.3, anchor=(x, y), wear=0.5)
+    inset = radius * 0.62
+    canvas.plate(
+        window, lambda gx, gy: shapes.circle(gx, gy, x, y, inset), z + height - 0.5, material.but(rough=material.rough + 0.1),
+        bevel=inset * 0.3, drop=-0.9, anchor=(x, y),
+    )  # fmt: skip
+
+
+def screw(
+    canvas: Canvas, x: float, y: float, radius: float, angle: float, z: float, material: Material, *, lobes: int = 6
+) -> None:
+    """A pan-head screw with a star (Torx) recess."""
+    window = canvas.window(x - radius - 3, y - radius - 3, x + radius + 3, y + radius + 3)
+    if window is None:
+        return
+    canvas.plate(
+        window, lambda gx, gy: shapes.circle(gx, gy, x, y, radius), z + radius * 0.55, material,
+        bevel=radius * 0.62, drop=radius * 0.5, anchor=(x, y), wear=0.35,
+    )  # fmt: skip
+    u, v = shapes.rotated(window.x, window.y, x, y, angle)
+    around = np.arctan2(v, u)
+    star = np.sqrt(u * u + v * v) - np.float32(radius) * (0.38 + 0.07 * np.cos(lobes * around))
+    inside = coverage(star, 1.2)
+    dx, dy = np.gradient(star, axis=1).astype(np.float32), np.gradient(star, axis=0).astype(np.float32)
+    wall = np.clip(1 + star / np.float32(0.16 * radius), 0, 1) * 2
+    canvas.paint(
+        window, inside, np.float32(z + radius * 0.1), wall * dx, wall * dy,
+        material.but(albedo=(0.05, 0.05, 0.05), rough=0.6, scratches=0.0), anchor=(x, y),
+    )  # fmt: skip
+
+
+def clamp(
+    canvas: Canvas,
+    path: Path2D,
+    s: float,
+    radius: float,
+    z: float,
+    material: Material,
+    *,
+    width: float = 13.0,
+    side: float = 1.0,
+) -> None:
+    """A worm-drive hose clamp around a tube at arc length ``s``: band with slots, and the screw housing on it."""
+    band = path.part(s - width / 2, s + width / 2)
+    slots = np.float32(2 * np.pi / 5.5)
+
+    def slotted(along: FloatArray, across: FloatArray) -> FloatArray:
+        angle = np.arcsin(np.clip(across, -0.98, 0.98)) * radius
+        mark = (np.sin(slots * angle) > 0.35) & (np.abs(along - width / 2) < width * 0.27)
+        return np.where(mark, np.float32(0.35), np.float32(1.0))
+
+    canvas.tube(band, radius + 2.0, z, material, tint=slotted, caps=False)
+    x, y, way = path.at(s)
+    nx, ny = -np.sin(way) * side, np.cos(way) * side
+    cx, cy = x + nx * radius * 0.55, y + ny * radius * 0.55
+    reach = width * 1.3
+    window = canvas.window(cx - reach, cy - reach, cx + reach, cy + reach)
+    canvas.plate(
+        window, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, cx, cy, way), width * 0.62, width * 0.62, 2.5),
+        z + radius + 5, material, bevel=width * 0.4, drop=5.0, anchor=(cx, cy), wear=0.4,
+    )  # fmt: skip
+    bolt(canvas, cx + nx * width * 0.75, cy + ny * width * 0.75, width * 0.36, way, z + radius, material, flange=1.1)
+
+
+def barcode_label(
+    canvas: Canvas, x: float, y: float, half: tuple[float, float], angle: float, rng: np.random.Generator
+) -> None:
+    """A printed sticker: bars, small print, a grubby corner."""
+    reach = float(np.hypot(*half)) + 2
+    window = canvas.window(x - reach, y - reach, x + reach, y + reach)
+    if window is None:
+        return
+    width, height = int(half[0] * 8), int(half[1] * 8)
+    art = np.full((height, width), 235, np.uint8)
+    column = int(width * 0.08)
+    while column < width * 0.92:
+        bar = int(rng.integers(4, 15))
+        if rng.uniform() < 0.5:
+            art[int(height * 0.12) : int(height * 0.55), column : column + bar] = 25
+        column += bar
+    for line, size in ((0.74, 0.0042), (0.92, 0.0032)):
+        text = "".join(rng.choice(list("ABCDEFHKLMNPRSTUVXYZ0123456789"), 11))
+        cv2.putText(
+            art, text, (int(width * 0.08), int(height * line)), cv2.FONT_HERSHEY_SIMPLEX, width * size, 40,
+            max(1, width // 110), cv2.LINE_AA,
+        )  # fmt: skip
+    art = cv2.GaussianBlur(art, (0, 0), 2.5)
+    u, v = shapes.rotated(window.x, window.y, x, y, angle)
+    column_map = (u + np.float32(half[0])) * 4
+    row_map = (v + np.float32(half[1])) * 4
+    print_ = (
+        cv2.remap(art, column_map, row_map, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32) / 255
+    )
+    alpha = coverage(shapes.box(u, v, half[0], half[1], 2.0)) * np.float32(0.96)
+    colour = (print_[..., None] * np.array([0.80, 0.79, 0.74], np.float32)).astype(np.float32)
+    canvas.decal(window, alpha, colour, 0.35)
