@@ -82,6 +82,10 @@ class StoredPlan(BaseModel):
     title: str
     source: str
     """The YAML text."""
+    content: dict[str, Any]
+    """What it was read as, with the data sets' absolute paths: the store can go on without the file."""
+    base: str
+    """The folder that the paths of its methods start from."""
     seeds: tuple[int, ...]
     datasets: tuple[StoredDataset, ...]
     specs: tuple[ExperimentSpec, ...]
@@ -230,6 +234,12 @@ class Store:
         """A plan by name."""
         return next((p for p in self.plans() if p.name == name), None)
 
+    def specs(self) -> list[ExperimentSpec]:
+        """All experiments of the plans, done or not, in the plans' order, with the labels that ``records`` gives."""
+        labels = self._labels()
+        by_id = {spec.id: spec for plan in self.plans() for spec in plan.specs}
+        return [by_id[i].model_copy(update={"label": label}) for i, label in labels.items()]
+
     def ids(self) -> tuple[str, ...]:
         """Ids of all experiments that have a result, sorted."""
         folder = self.root / "experiments"
@@ -376,7 +386,7 @@ class Store:
         Returns:
             One line for each entry that was moved.
         """
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.empty_scratch()
         moved = []
         for experiment_id in self.ids():
             try:
@@ -397,6 +407,10 @@ class Store:
                     moved.append(self._set_aside(path, problem))
         self._plans = None
         return moved
+
+    def empty_scratch(self) -> None:
+        """Removes what was being written when a run ended. Call it with the lock held."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Keeps a plan; one of the same name is replaced."""
