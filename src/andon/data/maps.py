@@ -1,0 +1,207 @@
+"""Anomaly-map files: safe reading, and finding the map of each test picture.
+
+A map is one number a pixel, higher = more anomalous, in a file of one of these kinds:
+
+- PNG, grey, 8 or 16 bit
+- TIFF, one page, one channel: 8 or 16 bit unsigned, or 16, 32 or 64 bit floating point
+- NPY, ``[H, W]``: uint8, uint16, float16, float32 or float64
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from andon.core import AndonError, Category, Sample, listed
+
+__all__ = ["MAP_SUFFIXES", "MAX_PIXELS", "MapFiles", "find_maps", "map_folder", "read_map", "sample_key"]
+
+MAP_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+MAX_PIXELS = 2**27
+"""Larger maps are refused before they are decoded."""
+
+AnomalyMapArray = npt.NDArray[Any]
+_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+
+
+def read_map(path: Path) -> AnomalyMapArray:
+    """An anomaly map as it is stored.
+
+    Returns:
+        ``[H, W]``, uint8, uint16, float32 or float64 (float16 becomes float32, which loses nothing). Floats may be −inf
+        ("not seen", lowest); never NaN or +inf.
+
+    Raises:
+        AndonError: names the file and says what is wrong with it.
+    """
+    path = Path(path)
+    readers = {".png": _read_png, ".tif": _read_tiff, ".tiff": _read_tiff, ".npy": _read_npy}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise AndonError(f"{path}: not a kind of anomaly map; these are read: {', '.join(MAP_SUFFIXES)}")
+    try:
+        if path.stat().st_size == 0:
+            raise AndonError(f"{path}: the file is empty")
+        scores = reader(path)
+    except AndonError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise AndonError(f"{path}: cannot be read as an anomaly map ({reason})") from error
+    except Exception as error:
+        # Decoders raise anything from KeyError to struct.error on damaged files; none of it is the caller's to know.
+        text = (str(error).splitlines() or [""])[0][:200]
+        raise AndonError(f"{path}: damaged, or not an anomaly map ({type(error).__name__}: {text})") from error
+    if scores.dtype.kind == "f":
+        if scores.dtype.itemsize == 2:
+            scores = scores.astype(np.float32)
+        scores = scores.astype(scores.dtype.newbyteorder("="), copy=False)
+        highest = scores.max()
+        if np.isnan(highest):
+            raise AndonError(f"{path}: {np.count_nonzero(np.isnan(scores))} pixels are NaN")
+        if highest == np.inf:
+            raise AndonError(f"{path}: {np.count_nonzero(np.isposinf(scores))} pixels are infinite")
+    return scores.astype(scores.dtype.newbyteorder("="), copy=False)
+
+
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2:
+        raise AndonError(f"{path}: a map has one number a pixel, [H, W]; this one has the shape {list(shape)}")
+    if 0 in shape:
+        raise AndonError(f"{path}: the map has no pixels ({shape[0]}×{shape[1]})")
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise AndonError(f"{path}: {shape[0]}×{shape[1]} pixels are too many for an anomaly map")
+
+
+def _check_type(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.newbyteorder("=").name not in _TYPES:
+        raise AndonError(f"{path}: pixels are {dtype.name}; maps are {', '.join(_TYPES)}")
+
+
+def _read_png(path: Path) -> AnomalyMapArray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes before decoding
+        try:
+            picture = Image.open(path, formats=("PNG",))
+        except UnidentifiedImageError:
+            raise AndonError(f"{path}: not a PNG picture") from None
+        except Image.DecompressionBombError:
+            raise AndonError(f"{path}: too many pixels for an anomaly map") from None
+        with picture:
+            _check_shape(path, (picture.height, picture.width))
+            if getattr(picture, "n_frames", 1) != 1:
+                raise AndonError(f"{path}: an animation is not an anomaly map")
+            mode = picture.mode
+            if mode not in ("L", "I;16", "I;16B", "I"):
+                raise AndonError(f"{path}: maps are grey pictures of 8 or 16 bit; this one has the colour mode {mode}")
+            scores = np.asarray(picture)
+    # "I" is how older Pillow opens 16-bit grey.
+    return scores if mode == "L" else scores.astype(np.uint16)
+
+
+def _read_tiff(path: Path) -> AnomalyMapArray:
+    try:
+        file = tifffile.TiffFile(path)
+    except tifffile.TiffFileError as error:
+        raise AndonError(f"{path}: not a TIFF picture ({error})") from error
+    with file:
+        if len(file.pages) != 1:
+            raise AndonError(f"{path}: {len(file.pages)} pages; a map has one")
+        page = file.pages.first
+        _check_shape(path, tuple(page.shape))
+        if page.dtype is None:
+            raise AndonError(f"{path}: unknown type of pixels; maps are {', '.join(_TYPES)}")
+        _check_type(path, page.dtype)
+        try:
+            return np.asarray(page.asarray())
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            raise AndonError(f"{path}: this compression of TIFF is not read; save it uncompressed or as NPY") from error
+
+
+def _read_npy(path: Path) -> AnomalyMapArray:
+    with path.open("rb") as file:
+        # Mapped first: shape and type are checked before anything is loaded. Pickles are refused.
+        mapped = np.lib.format.open_memmap(path, mode="r") if file.read(6) == b"\x93NUMPY" else None
+    if mapped is None:
+        raise AndonError(f"{path}: not a NumPy array file")
+    _check_shape(path, mapped.shape)
+    _check_type(path, mapped.dtype)
+    return np.array(mapped)
+
+
+def sample_key(sample: Sample) -> str:
+    """``<defect type>/<name>`` of a test sample: where its map lies, without suffix."""
+    return sample.id.removeprefix("test/")
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """The map of each test picture of a category.
+
+    Attributes:
+        folder: where they lie.
+        paths: of ``samples``, in order.
+        samples: the test samples.
+        surplus: maps that belong to no test picture, relative to the folder, sorted.
+    """
+
+    folder: Path
+    samples: tuple[Sample, ...]
+    paths: tuple[Path, ...]
+    surplus: tuple[str, ...]
+
+
+def map_folder(root: Path, category: Category, *, single: bool) -> Path | None:
+    """The folder that holds ``<defect type>/<name>.<suffix>`` of a category's test pictures.
+
+    Looks for ``<root>/<category>/test``, ``<root>/<category>`` and, where ``single``, ``<root>/test`` and ``<root>``
+    itself. None where none of them holds the folder of a defect type of the category (or "good").
+
+    Args:
+        single: whether the root may be this one category's.
+    """
+    names = {sample_key(s).split("/")[0] for s in category.test}
+    candidates = [root / category.name / "test", root / category.name]
+    if single:
+        candidates += [root / "test", root]
+    return next((c for c in candidates if any((c / name).is_dir() for name in names)), None)
+
+
+def find_maps(folder: Path, category: Category) -> MapFiles:
+    """Matches map files with the test pictures of a category: ``<folder>/<defect type>/<name>.<suffix>``.
+
+    Raises:
+        AndonError: maps are missing (all counted, the first few named), or there are two of one picture.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.suffix.lower() not in MAP_SUFFIXES or any(part.startswith(".") for part in relative.parts):
+            continue
+        key = relative.with_suffix("").as_posix()
+        if key in found:
+            raise AndonError(f"{path}: a second map of the same picture as {found[key].name}; keep one of them")
+        found[key] = path
+    samples = category.test
+    missing = [sample_key(s) for s in samples if sample_key(s) not in found]
+    if missing:
+        raise AndonError(
+            f"{folder}: {len(missing)} of {len(samples)} test pictures of {category.name} have no anomaly map "
+            f"(<defect type>/<name>.png, .tif, .tiff or .npy): {listed(missing)}"
+        )
+    wanted = {sample_key(s) for s in samples}
+    return MapFiles(
+        folder=folder,
+        samples=samples,
+        paths=tuple(found[sample_key(s)] for s in samples),
+        surplus=tuple(sorted(str(found[key].relative_to(folder)) for key in found if key not in wanted)),
+    )
