@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from andon.core import canonical_json
 from andon.evaluation.result import Evaluation
@@ -27,9 +27,25 @@ class Protocol(_Frozen):
             many folds are fitted for it; 0 for none (no such threshold then).
     """
 
-    shots: int | None = None
-    fpr_limits: tuple[float, ...] = (0.05, 0.01, 0.1, 0.3, 1.0)
-    calibration_folds: int = 0
+    shots: int | None = Field(default=None, ge=1)
+    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.05, 0.01, 0.1, 0.3, 1.0), min_length=1
+    )
+    calibration_folds: int = Field(default=0, ge=0)
+
+    @field_validator("calibration_folds")
+    @classmethod
+    def _check_folds(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("must be 0 or at least 2: one fold leaves nothing to fit on")
+        return folds
+
+    @field_validator("fpr_limits")
+    @classmethod
+    def _check_limits(cls, limits: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(limits)) < len(limits):
+            raise ValueError("names a limit twice")
+        return limits
 
 
 class ExperimentSpec(_Frozen):

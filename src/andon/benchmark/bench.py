@@ -1,0 +1,391 @@
+"""Running a plan into a store, going on with it, and saying where it stands.
+
+Running again *is* resuming: what has a result is left alone, what has none or failed is done. A failed experiment is
+tried again (the cause is usually outside: memory, a timeout, a full disk) unless ``retry_failed`` is off.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from andon.benchmark._files import StoreError
+from andon.benchmark.engine import Engine, Event, Failed, Finished, Job, LocalEngine, Progressed, Started
+from andon.benchmark.plan import ExpandedPlan, Plan, PlanContent, expand, load_plan
+from andon.benchmark.record import ExperimentSpec, Failure
+from andon.benchmark.store import Store, StoredDataset, StoredPlan
+from andon.core import AndonError, Category, ProgressCallback, listed, no_progress
+from andon.methods.registry import method_class
+
+__all__ = ["ExperimentState", "PlanStatus", "RunEvent", "RunSummary", "plan_status", "resume_plan", "run_plan"]
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """Something to show while a plan runs.
+
+    Attributes:
+        kind: "planned" comes first, once; "repaired" for each damaged entry that was moved aside.
+        spec: the experiment; None for "planned" and "repaired".
+        message: one line.
+        stage, done, total: of the experiment's progress ("progress" only).
+        experiments_done: experiments of this run that have ended, failed ones included.
+        experiments_total: experiments that this run has to do.
+        eta_seconds: estimate of the time left; None before the first has ended.
+    """
+
+    kind: Literal["planned", "repaired", "started", "progress", "finished", "failed"]
+    spec: ExperimentSpec | None
+    message: str
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    experiments_done: int = 0
+    experiments_total: int = 0
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        finished: experiments that got a result in this run.
+        skipped: those that had one (or, with ``retry_failed`` off, had failed).
+        failed: those without one.
+        repaired: one line for each damaged entry that was moved aside.
+        seconds: wall seconds.
+    """
+
+    finished: tuple[ExperimentSpec, ...]
+    skipped: tuple[ExperimentSpec, ...]
+    failed: tuple[Failure, ...]
+    repaired: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExperimentState:
+    """Where an experiment of a plan stands."""
+
+    spec: ExperimentSpec
+    state: Literal["done", "failed", "missing"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PlanStatus:
+    """Where the plans of a store stand."""
+
+    experiments: tuple[ExperimentState, ...]
+    problems: tuple[str, ...]
+    """Damaged entries; the next run does them again."""
+
+    def count(self, state: Literal["done", "failed", "missing"]) -> int:
+        """Experiments in a state."""
+        return sum(e.state == state for e in self.experiments)
+
+
+def run_plan(
+    plan: Plan | str | Path,
+    store_dir: str | Path,
+    *,
+    data: Sequence[str | Path] = (),
+    jobs: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    cache: Literal[False] | str | Path | None = None,
+    retry_failed: bool = True,
+    engine: Engine | None = None,
+    on_event: Callable[[RunEvent], None] = lambda event: None,
+    progress: ProgressCallback = no_progress,
+) -> RunSummary:
+    """Does what is left of a plan; results go to the store as they come.
+
+    Args:
+        plan: a plan, a YAML file, or the name of a plan that comes with Andon.
+        store_dir: the store's folder; made if it is not there.
+        data: folders of the plan's data sets in its order, instead of the plan's own; relative to the working folder.
+        jobs, threads: see ``LocalEngine``; not with an ``engine`` of your own.
+        device: "cpu", "cuda", …
+        cache: folder for pictures and features; None for the store's own, False for none (then every seed computes its
+            features anew, and all times are the methods' whole cost).
+        retry_failed: whether experiments that failed before are tried again.
+        engine: what runs the experiments; this machine by default.
+        on_event: told what happens; an exception from it ends the run.
+        progress: stage "data" while the data sets are read.
+
+    Raises:
+        AndonError: the plan or its data is not right, another run holds the store.
+        StoreError: the store cannot be written; finished experiments are kept.
+        KeyboardInterrupt: the experiments in flight are lost, the store is consistent.
+    """
+    start = time.perf_counter()
+    if not isinstance(plan, Plan):
+        plan = load_plan(plan)
+    plan = plan.with_data(data)
+    progress("data", 0, 1)
+    expanded = expand(plan)
+    progress("data", 1, 1)
+    modules = _modules(expanded)
+    if engine is None:
+        device_jobs = 1 if jobs is None and device != "cpu" else jobs
+        engine = LocalEngine(device_jobs, threads, preload=("andon.benchmark.runner",))
+    store = Store(store_dir, create=True)
+    with store.lock():
+        repaired = store.repair()
+        for line in repaired:
+            on_event(RunEvent("repaired", None, line))
+        store.write_plan(_stored(expanded))
+        failed_before = {f.id for f in store.failures()}
+        skipped = [s for s in expanded.specs if s.id in store or (s.id in failed_before and not retry_failed)]
+        skip = {s.id for s in skipped}
+        todo = [s for s in expanded.specs if s.id not in skip]
+        run = _Run(store, todo, on_event)
+        on_event(
+            RunEvent(
+                "planned",
+                None,
+                f"{len(todo)} experiments to do, {len(skipped)} done before",
+                experiments_total=len(todo),
+            )
+        )
+        cache_root = None if cache is False else store.cache_root if cache is None else Path(cache)
+        first_seed = plan.content.seeds[0]
+        try:
+            engine.run(
+                [
+                    Job(
+                        spec.id,
+                        experiment_job,
+                        (
+                            ExperimentJob(
+                                spec=spec,
+                                category=expanded.category(spec),
+                                store=store.root.absolute(),
+                                cache=None if cache_root is None else cache_root.absolute(),
+                                device=device,
+                                keep_maps=_keep_maps(plan.content, spec, first_seed),
+                                keep_model=plan.content.keep_models,
+                                reference=expanded.references[spec.id],
+                                module=modules.get(spec.method, ""),
+                                log=run.log(spec),
+                            ),
+                        ),
+                        log=run.log(spec),
+                        timeout=plan.content.timeout,
+                        group=f"{spec.dataset}/{spec.category}/{spec.config.get('backbone', spec.label)}",
+                    )
+                    for spec in todo
+                ],
+                run.handle,
+            )
+        finally:
+            store.empty_scratch()
+        return RunSummary(
+            tuple(run.finished), tuple(skipped), tuple(run.failed), tuple(repaired), time.perf_counter() - start
+        )
+
+
+def resume_plan(store_dir: str | Path, name: str | None = None, **options: Any) -> RunSummary:
+    """Goes on with a plan from what the store knows of it: neither the plan's file nor its options are needed again.
+
+    Args:
+        store_dir: the store's folder.
+        name: the plan, where the store has several.
+        options: as for ``run_plan`` (``data`` where the pictures have moved).
+
+    Raises:
+        AndonError: the store has no plan, or several and none was named; otherwise as ``run_plan``.
+    """
+    store = Store(store_dir)
+    plans = store.plans()
+    if name is None and len(plans) > 1:
+        raise AndonError(f"{store.root}: has several plans ({listed(p.name for p in plans)}): name one")
+    stored = plans[0] if name is None and plans else store.plan(name or "")
+    if stored is None:
+        known = f"it has: {listed(p.name for p in plans)}" if plans else "run one first"
+        raise AndonError(f"{store.root}: has no plan{f' {name!r}' if name else ''}; {known}")
+    where = f"plan {stored.name} of {store.root}"
+    plan = Plan(stored.name, PlanContent.model_validate(stored.content), stored.source, where, Path(stored.base))
+    return run_plan(plan, store_dir, **options)
+
+
+def plan_status(store_dir: str | Path, plan: str | None = None) -> PlanStatus:
+    """Where a store's plans stand (or the one named), without reading any data set.
+
+    Raises:
+        AndonError: no store there, or it has no such plan.
+    """
+    store = Store(store_dir)
+    plans = store.plans()
+    if plan is not None:
+        plans = tuple(p for p in plans if p.name == plan)
+        if not plans:
+            raise AndonError(f"{store.root}: has no plan {plan!r}; it has: {listed(p.name for p in store.plans())}")
+    done = {r.id: r for r in store.records()}
+    failures = {f.id: f for f in store.failures()}
+    states: dict[str, ExperimentState] = {}
+    for stored in plans:
+        for spec in stored.specs:
+            if spec.id in done:
+                states[spec.id] = ExperimentState(spec, "done")
+            elif spec.id in failures:
+                states[spec.id] = ExperimentState(spec, "failed", failures[spec.id].reason)
+            else:
+                states[spec.id] = ExperimentState(spec, "missing")
+    return PlanStatus(tuple(states.values()), tuple(store.problems))
+
+
+# Inside
+
+
+@dataclass(frozen=True)
+class ExperimentJob:
+    """What an experiment's process is given."""
+
+    spec: ExperimentSpec
+    category: Category = field(repr=False)
+    store: Path
+    cache: Path | None
+    device: str
+    keep_maps: Literal["gallery", "all", "none"]
+    keep_model: bool
+    reference: str
+    module: str
+    """Module whose import registers the method; "" where its name is enough."""
+    log: Path
+
+
+def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
+    """Runs in the experiment's own process."""
+    from andon.benchmark.runner import RunOptions, run_experiment
+    from andon.data.cache import ArrayCache
+
+    if job.module:
+        importlib.import_module(job.module)
+    run_experiment(
+        job.spec,
+        job.category,
+        Store(job.store),
+        None if job.cache is None else ArrayCache(job.cache),
+        options=RunOptions(job.device, job.keep_maps, job.keep_model, job.reference),
+        log=job.log,
+        progress=progress,
+    )
+
+
+class _Run:
+    """Turns the engine's events into the store's failures and the caller's events."""
+
+    def __init__(self, store: Store, todo: Sequence[ExperimentSpec], on_event: Callable[[RunEvent], None]) -> None:
+        self.store = store
+        self.specs = {s.id: s for s in todo}
+        self.finished: list[ExperimentSpec] = []
+        self.failed: list[Failure] = []
+        self._on_event = on_event
+        self._start = time.monotonic()
+        self._started: dict[str, str] = {}
+
+    def log(self, spec: ExperimentSpec) -> Path:
+        return self.store.scratch.absolute() / f"{spec.id}.log"
+
+    def handle(self, event: Event) -> None:
+        spec = self.specs[event.id]
+        match event:
+            case Started():
+                self._started[spec.id] = datetime.now(UTC).isoformat(timespec="seconds")
+                self._tell("started", spec, _title(spec))
+            case Progressed(_, stage, done, total):
+                self._tell("progress", spec, f"{_title(spec)}: {stage}", stage, done, total)
+            case Finished(_, seconds):
+                self._finish(spec, seconds)
+            case Failed():
+                # Killed after its result was in its place: that is a result.
+                if spec.id in self.store:
+                    self._finish(spec, event.seconds)
+                    return
+                if event.error == StoreError.__name__:
+                    # Nothing that is still to come could be kept either.
+                    raise StoreError(event.reason)
+                failure = Failure(
+                    id=spec.id,
+                    spec=spec,
+                    kind=event.kind,
+                    reason=event.reason,
+                    detail=event.detail,
+                    started=self._started.get(spec.id, ""),
+                    seconds=event.seconds,
+                )
+                self.store.write_failure(failure)
+                self.failed.append(failure)
+                self.log(spec).unlink(missing_ok=True)
+                self._tell("failed", spec, f"{_title(spec)}: {event.reason}")
+
+    def _finish(self, spec: ExperimentSpec, seconds: float) -> None:
+        self.finished.append(spec)
+        self.log(spec).unlink(missing_ok=True)
+        self._tell("finished", spec, f"{_title(spec)}: {seconds:.1f} s")
+
+    def _tell(
+        self,
+        kind: Literal["started", "progress", "finished", "failed"],
+        spec: ExperimentSpec,
+        message: str,
+        stage: str = "",
+        done: int = 0,
+        total: int = 0,
+    ) -> None:
+        ended, wanted = len(self.finished) + len(self.failed), len(self.specs)
+        eta = (time.monotonic() - self._start) / ended * (wanted - ended) if ended else None
+        self._on_event(RunEvent(kind, spec, message, stage, done, total, ended, wanted, eta))
+
+
+def _title(spec: ExperimentSpec) -> str:
+    return f"{spec.label} on {spec.category}, seed {spec.seed}"
+
+
+def _keep_maps(content: PlanContent, spec: ExperimentSpec, first_seed: int) -> Literal["gallery", "all", "none"]:
+    # The gallery shows one map a method; the first seed's will do, the others' would only fill the disk.
+    return "none" if content.keep_maps == "gallery" and spec.seed != first_seed else content.keep_maps
+
+
+def _modules(expanded: ExpandedPlan) -> dict[str, str]:
+    """Modules to import in the experiments' processes, by method name, for methods registered by the caller's code."""
+    modules = {}
+    for spec in expanded.specs:
+        if spec.method in modules or ".py:" in spec.method:
+            continue
+        module = method_class(spec.method).__module__
+        if module == "__main__":
+            raise AndonError(
+                f"method {spec.method!r} is defined in the program that runs the plan, which the experiments' "
+                "processes do not import; put it in a file and name it path/to/file.py:Class"
+            )
+        modules[spec.method] = "" if module.startswith("andon.") else module
+    return modules
+
+
+def _stored(expanded: ExpandedPlan) -> StoredPlan:
+    plan = expanded.plan
+    content = plan.content.model_dump(mode="json")
+    for entry in content["datasets"]:
+        entry["path"] = str((plan.base / Path(entry["path"]).expanduser()).absolute())
+    return StoredPlan(
+        name=plan.name,
+        title=plan.content.title,
+        source=plan.source,
+        content=content,
+        base=str(plan.base.absolute()),
+        seeds=plan.content.seeds,
+        datasets=tuple(
+            StoredDataset(name=d.name, path=str(d.root), layout=d.layout, categories=tuple(d.categories))
+            for d in expanded.datasets.values()
+        ),
+        specs=expanded.specs,
+    )

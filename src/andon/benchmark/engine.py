@@ -1,0 +1,382 @@
+"""Engines run jobs; what a job does and what becomes of its result they do not know.
+
+The local engine gives every experiment a process of its own, ``jobs`` of them at a time, never a pool: a process that
+is killed, hangs or exits takes nothing else with it. On Linux the processes are forked from a server that has imported
+torch once and done nothing else (multiprocessing's "forkserver"), so that a fresh process costs 0.05 s rather than the
+seconds of importing torch; elsewhere they are spawned.
+
+What can become of a job:
+
+- its function returns: ``Finished``;
+- it raises: ``Failed("error")`` with the exception in one line and the traceback; running out of memory in a way that
+  Python sees (``MemoryError``, torch's allocators) is one of these;
+- its process dies (signal, ``os._exit``, crash in native code): ``Failed("killed")`` with signal or exit code, and the
+  last lines it printed;
+- it is not done after its ``timeout``: its process and all that it started are killed: ``Failed("timeout")``.
+
+If the engine's own process is interrupted (Ctrl-C) or ``on_event`` raises, all children are killed before the exception
+goes on; if it is itself killed, the children notice and end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from andon.core import AndonError, ProgressCallback
+
+__all__ = ["Engine", "Event", "Failed", "Finished", "Job", "LocalEngine", "Progressed", "Started", "cpu_count"]
+
+_LOG_LINES = 40
+_PROGRESS_INTERVAL = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to do.
+
+    Attributes:
+        id: unique among the jobs of a run.
+        function: a module's function, called as ``function(*args, progress=…)``; its result is dropped.
+        args: picklable.
+        log: file for what the job prints, on both streams; None leaves the streams alone.
+        timeout: seconds until it is killed; None for never.
+        group: jobs that compute the same things first; while one of a group runs, jobs of other groups go before its
+            next one, which then finds those things in the cache.
+    """
+
+    id: str
+    function: Callable[..., object]
+    args: tuple[Any, ...] = ()
+    log: Path | None = None
+    timeout: float | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job's process was started."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A job is at ``done`` of ``total`` of a stage."""
+
+    id: str
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job's function returned."""
+
+    id: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job has no result.
+
+    Attributes:
+        kind: it raised, its process died, or it took too long.
+        reason: one line.
+        detail: traceback, or the last lines that it printed.
+        error: the class name of the exception for kind "error".
+    """
+
+    id: str
+    kind: Literal["error", "killed", "timeout"]
+    reason: str
+    detail: str
+    seconds: float
+    error: str = ""
+
+
+Event = Started | Progressed | Finished | Failed
+
+
+class Engine(Protocol):
+    """What runs jobs: this machine, or a cluster."""
+
+    def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
+        """Runs all jobs; for each ``Started``, any number of ``Progressed``, then ``Finished`` or ``Failed``.
+
+        ``on_event`` is called in the caller's thread. An exception from it ends the run and all jobs in flight.
+        """
+        ...
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: BaseProcess
+    connection: multiprocessing.connection.Connection
+    started: float
+    done: bool = False
+    error: tuple[str, str, str] | None = None
+    open: bool = True
+
+    @property
+    def deadline(self) -> float | None:
+        return None if self.job.timeout is None else self.started + self.job.timeout
+
+
+@dataclass
+class LocalEngine:
+    """One process a job on this machine.
+
+    Attributes:
+        jobs: at a time. The default leaves four processors to each, so one job on small machines.
+        threads: for each job's numerical libraries; the default shares the processors among the jobs.
+        preload: modules to import once for all processes.
+    """
+
+    jobs: int | None = None
+    threads: int | None = None
+    preload: tuple[str, ...] = ()
+    _running: list[_Running] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise AndonError(f"{name} must be at least 1, not {value}")
+        self.jobs = self.jobs or max(1, cpu_count() // 4)
+        self.threads = self.threads or max(1, cpu_count() // self.jobs)
+
+    def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
+        """See ``Engine.run``."""
+        assert self.jobs is not None
+        waiting = deque(jobs)
+        context = _context(self.preload)
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self.jobs:
+                    job = self._next(waiting)
+                    self._running.append(self._start(job, context))
+                    on_event(Started(job.id))
+                self._wait()
+                for running in list(self._running):
+                    for event in self._collect(running):
+                        on_event(event)
+        finally:
+            for running in self._running:
+                _kill(running.process)
+            for running in self._running:
+                running.process.join()
+                running.connection.close()
+            self._running.clear()
+
+    def _next(self, waiting: deque[Job]) -> Job:
+        busy = {r.job.group for r in self._running}
+        job = next((j for j in waiting if j.group not in busy), waiting[0])
+        waiting.remove(job)
+        return job
+
+    def _start(self, job: Job, context: BaseContext) -> _Running:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(  # type: ignore[attr-defined]
+            target=_child, args=(job, theirs, self.threads), name=f"andon-{job.id}", daemon=False
+        )
+        with _no_main_module():
+            process.start()
+        theirs.close()
+        return _Running(job, process, ours, time.monotonic())
+
+    def _wait(self) -> None:
+        """Until a child says something, ends, or is overdue."""
+        waitable: list[Any] = [r.process.sentinel for r in self._running]
+        waitable += [r.connection for r in self._running if r.open]
+        deadlines = [r.deadline for r in self._running if r.deadline is not None]
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        multiprocessing.connection.wait(waitable, timeout)
+
+    def _collect(self, running: _Running) -> Iterator[Event]:
+        """What a child has to tell; at its end it is taken off the list."""
+        ended = not running.process.is_alive()  # asked before reading: all it said is in the pipe by then
+        yield from self._read(running)
+        seconds = time.monotonic() - running.started
+        overdue = running.deadline is not None and time.monotonic() >= running.deadline
+        if not ended and not overdue:
+            return
+        if not ended:
+            _kill(running.process)
+        running.process.join()
+        self._running.remove(running)
+        yield from self._read(running)
+        running.connection.close()
+        job_id, code = running.job.id, running.process.exitcode
+        if running.done:
+            yield Finished(job_id, seconds)
+        elif running.error is not None:
+            error, reason, detail = running.error
+            yield Failed(job_id, "error", reason, detail, seconds, error)
+        elif not ended:
+            reason = f"no result after {running.job.timeout:g} s (its timeout)"
+            yield Failed(job_id, "timeout", reason, _tail(running.job.log), seconds)
+        else:
+            yield Failed(job_id, "killed", _death(code), _tail(running.job.log), seconds)
+
+    def _read(self, running: _Running) -> Iterator[Event]:
+        try:
+            while running.open and running.connection.poll():
+                kind, *values = running.connection.recv()
+                if kind == "progress":
+                    yield Progressed(running.job.id, *values)
+                elif kind == "done":
+                    running.done = True
+                else:
+                    running.error = (values[0], values[1], values[2])
+        except Exception:  # closed, or cut in the middle of a message by a kill
+            running.open = False
+
+
+def _context(preload: tuple[str, ...]) -> BaseContext:
+    if "forkserver" in multiprocessing.get_all_start_methods() and sys.platform == "linux":
+        context = multiprocessing.get_context("forkserver")
+        # Without effect where this process runs a fork server already: then children import for themselves.
+        context.set_forkserver_preload(["andon.benchmark.engine", *preload])
+        return context
+    return multiprocessing.get_context("spawn")
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Children must not import the program's main module: jobs never need it, it may be slow or unguarded."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _kill(process: BaseProcess) -> None:
+    """Kills a child and all that it started: it leads a process group of its own."""
+    if process.pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg") and os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+            return
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+
+
+def _death(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"its process ended with exit code {code} before it had a result"
+    try:
+        name = f" ({signal.Signals(-code).name})"
+    except ValueError:
+        name = ""
+    hint = " (out of memory?)" if -code == 9 else ""
+    return f"killed by signal {-code}{hint or name}"
+
+
+def _tail(log: Path | None) -> str:
+    if log is None or not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 65536))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_LOG_LINES:])
+
+
+# In the child
+
+
+def _child(job: Job, connection: multiprocessing.connection.Connection, threads: int) -> None:
+    """The child's whole life. ``multiprocessing`` exits with 0 after it."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if job.log is not None:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        faulthandler.enable(file=2)
+    try:
+        _limit_threads(threads)
+        job.function(*job.args, progress=_reporter(connection))
+        message: tuple[str, ...] = ("done",)
+    except BaseException as error:
+        traceback.print_exc()
+        message = ("error", type(error).__name__, _reason(error), traceback.format_exc())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.send(message)
+    connection.close()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        if hasattr(os, "killpg"):
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os._exit(1)
+
+
+def _reporter(connection: multiprocessing.connection.Connection) -> ProgressCallback:
+    """Sends progress, but not more often than anybody can look."""
+    last_stage, last_time = "", 0.0
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal last_stage, last_time
+        now = time.monotonic()
+        if stage != last_stage or done >= total or now - last_time >= _PROGRESS_INTERVAL:
+            connection.send(("progress", stage, done, total))
+            last_stage, last_time = stage, now
+
+    return progress
+
+
+def _reason(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AndonError):
+        return text
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text.lower():
+        return f"out of memory: {text[:300] or type(error).__name__}"
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+
+
+def _limit_threads(threads: int) -> None:
+    import cv2
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    threadpool_limits(threads)

@@ -1,0 +1,353 @@
+"""One experiment: fit, calibrate, judge, time, keep.
+
+What is measured, and how:
+
+- ``fit_seconds``: wall seconds of ``fit``. Where features came from the cache (``features_cached``) their cost is
+  missing: the first experiment of a category has the whole.
+- calibration (``Protocol.calibration_folds``): the training pictures, in shooting order, are cut into contiguous
+  blocks; each is scored by a model fitted, with the same seed, on the others. Blocks, not random folds: neighbouring
+  shots are nearly the same picture, and a model that saw the neighbour would promise fewer false alarms than the line
+  will have.
+- ``images_per_second``: some test pictures spread over the test set, from file to score, without any cache.
+- ``peak_memory_mb``: of the process, at its end; the experiment's own when it has a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+
+from andon.benchmark.evaluate import evaluate
+from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Hardware
+from andon.benchmark.store import GalleryMaps, Store, shrink
+from andon.core import (
+    AndonError,
+    BoolArray,
+    Category,
+    FloatArray,
+    Prediction,
+    ProgressCallback,
+    Region,
+    Sample,
+    no_progress,
+)
+from andon.data.cache import ArrayCache
+from andon.data.images import Images
+from andon.methods.base import FitReport, Method
+from andon.methods.registry import create_method
+
+__all__ = ["RunOptions", "draw_shots", "gallery_samples", "run_experiment"]
+
+GALLERY_PER_TYPE = 2
+SPEED_PICTURES = 32
+SPEED_SECONDS = 2.0
+_PACKAGES = ("andon", "torch", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change an experiment's figures, so is not in its id.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1", "mps".
+        keep_maps: raw anomaly maps to keep: of the gallery's pictures, of all test pictures, none.
+        keep_model: whether to keep what was learned.
+        reference: what ``create_method`` is called with, where it is not the spec's method name.
+    """
+
+    device: str = "cpu"
+    keep_maps: Literal["gallery", "all", "none"] = "gallery"
+    keep_model: bool = False
+    reference: str | None = None
+
+
+def run_experiment(
+    spec: ExperimentSpec,
+    category: Category,
+    store: Store,
+    cache: ArrayCache | None = None,
+    *,
+    options: RunOptions = RunOptions(),
+    log: Path | None = None,
+    progress: ProgressCallback = no_progress,
+) -> ExperimentRecord:
+    """Runs an experiment and keeps its result in the store.
+
+    Args:
+        spec: what to do.
+        category: its pictures.
+        store: gets the result, and the category's gallery if it has none.
+        cache: of pictures and features, shared by experiments.
+        options: how to do it.
+        log: file with what the experiment printed so far, to be kept with it.
+        progress: stages "features", "coreset", …, "calibration", "predict", "speed".
+
+    Raises:
+        AndonError: bad pictures or options, more shots than training pictures; nothing is stored then.
+        StoreError: the result cannot be written.
+    """
+    started, start = datetime.now(UTC), time.perf_counter()
+    _reset_peak_memory()
+    counting = None if cache is None else _CountingCache(cache.root, max_bytes=cache.max_bytes)
+    method = _create(spec, options)
+    train = draw_shots(category.train, spec.protocol.shots, spec.seed, category.name)
+
+    before = time.perf_counter()
+    report = method.fit(Images(train, counting), seed=spec.seed, device=options.device, progress=progress)
+    _synchronise(options.device)
+    fit_seconds = {**report.seconds, "total": time.perf_counter() - before}
+    fit_uncached = counting is None or counting.mostly_missed()
+
+    calibration, calibration_seconds = None, None
+    notes = list(report.notes)
+    if spec.protocol.calibration_folds:
+        before = time.perf_counter()
+        calibration = _cross_fitted_scores(spec, options, train, counting, progress)
+        calibration_seconds = time.perf_counter() - before
+        if calibration is None:
+            notes.append("one training picture: no threshold from training pictures")
+
+    if counting is not None:
+        counting.mostly_missed()  # the folds' features were cached by fit
+    test = category.test
+    gallery = gallery_samples(test)
+    wanted = {"gallery": set(gallery), "all": set(range(len(test))), "none": set()}[options.keep_maps]
+    kept: dict[int, tuple[FloatArray, Region]] = {}
+
+    def keep(index: int, sample: Sample, prediction: Prediction) -> None:
+        if index in wanted and prediction.anomaly_maps is not None:
+            kept[index] = (prediction.anomaly_maps[0].astype(np.float32, copy=True), prediction.region)
+
+    result = evaluate(
+        method,
+        category,
+        fpr_limits=spec.protocol.fpr_limits,
+        images=Images(test, counting),
+        calibration_scores=calibration,
+        map_sink=keep,
+        progress=progress,
+    )
+    predict_uncached = counting is None or counting.mostly_missed()
+    speed = _images_per_second(method, test, options.device, progress)
+    _keep_gallery(store, spec, [test[i] for i in gallery])
+    record = ExperimentRecord(
+        id=spec.id,
+        spec=spec,
+        evaluation=result.evaluation,
+        n_train=report.n_train,
+        fit_seconds=fit_seconds,
+        calibration_seconds=calibration_seconds,
+        predict_seconds=result.predict_seconds,
+        images_per_second=speed,
+        features_cached=not (fit_uncached and predict_uncached),
+        peak_memory_mb=_peak_memory_mb(),
+        seeded=method.seeded or spec.protocol.shots is not None,
+        weights=tuple(w.as_dict() for w in report.weights),
+        notes=tuple(notes + _weights_notes(report)),
+        curves={name: list(points) for name, points in report.curves.items()},
+        versions=_versions(),
+        hardware=_hardware(options.device),
+        started=started.isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - start,
+    )
+    order = sorted(kept)
+    store.write_experiment(
+        record,
+        result.arrays,
+        maps=GalleryMaps(
+            tuple(test[i].id for i in order), tuple(kept[i][0] for i in order), tuple(kept[i][1] for i in order)
+        )
+        if kept
+        else None,
+        model=method.state_dict() if options.keep_model else None,
+        log=_read_log(log),
+    )
+    return record
+
+
+def draw_shots(train: Sequence[Sample], shots: int | None, seed: int, name: str = "") -> tuple[Sample, ...]:
+    """``shots`` of the training samples drawn at random, in shooting order; all for None.
+
+    The draw depends on the seed only, so all methods get the same pictures.
+    """
+    if not train:
+        raise AndonError(f"category {name} has no good training pictures")
+    if shots is None:
+        return tuple(train)
+    if shots > len(train):
+        raise AndonError(f"category {name} has {len(train)} good training pictures, fewer than the {shots} shots asked")
+    # Seeded apart from the methods' own generators, which get the plain seed.
+    rng = np.random.default_rng([0x5407, seed])
+    return tuple(train[i] for i in np.sort(rng.choice(len(train), shots, replace=False)))
+
+
+def gallery_samples(test: Sequence[Sample]) -> list[int]:
+    """Places of the gallery's pictures: the first two of every defect type in shooting order, then two good ones."""
+    chosen: list[int] = []
+    for defect_type in sorted({s.defect_type for s in test}, key=lambda t: (t == "good", t)):
+        chosen += [i for i, s in enumerate(test) if s.defect_type == defect_type][:GALLERY_PER_TYPE]
+    return chosen
+
+
+def _create(spec: ExperimentSpec, options: RunOptions) -> Method[Any]:
+    return create_method(options.reference or spec.method, spec.config)
+
+
+def _cross_fitted_scores(
+    spec: ExperimentSpec,
+    options: RunOptions,
+    train: Sequence[Sample],
+    cache: ArrayCache | None,
+    progress: ProgressCallback,
+) -> npt.NDArray[np.float32] | None:
+    """Image score of every training picture by a model that did not see its block; None for a single picture."""
+    folds = min(spec.protocol.calibration_folds, len(train))
+    if folds < 2:
+        return None
+    scores = np.empty(len(train), dtype=np.float32)
+    progress("calibration", 0, folds)
+    for fold, block in enumerate(np.array_split(np.arange(len(train)), folds)):
+        held_out = set(block.tolist())
+        method = _create(spec, options)
+        rest = [s for i, s in enumerate(train) if i not in held_out]
+        method.fit(Images(rest, cache), seed=spec.seed, device=options.device)
+        predictions = method.iterate_predictions(Images([train[i] for i in block], cache))
+        scores[block] = np.concatenate([p.image_scores for p in predictions])
+        progress("calibration", fold + 1, folds)
+    return scores
+
+
+def _images_per_second(
+    method: Method[Any], test: Sequence[Sample], device: str, progress: ProgressCallback
+) -> float | None:
+    """Test pictures a second from file to score, none of it from a cache."""
+    spread = np.unique(np.linspace(0, len(test) - 1, min(SPEED_PICTURES, len(test))).round().astype(int))
+    size = max(1, min(method.config.batch_size, 8, len(spread)))
+    # Arrays, not samples: what is decoded here is not left in any cache of decoded pictures.
+    method.predict([test[spread[0]].image() for _ in range(size)])
+    _synchronise(device)
+    done, start = 0, time.perf_counter()
+    for first in range(0, len(spread) - size + 1, size):
+        method.predict([test[i].image() for i in spread[first : first + size]])
+        _synchronise(device)
+        done = first + size
+        progress("speed", done, len(spread))
+        if time.perf_counter() - start > SPEED_SECONDS:
+            break
+    return done / (time.perf_counter() - start)
+
+
+def _keep_gallery(store: Store, spec: ExperimentSpec, samples: Sequence[Sample]) -> None:
+    where = (spec.dataset, spec.category, spec.data_fingerprint)
+    if store.has_gallery(*where):
+        return
+    pictures = []
+    for sample in samples:
+        image, truth = sample.image(), sample.ground_truth()
+        # A mask of another size is named by the evaluation; the picture is shown without it.
+        mask: BoolArray | None = truth.union() if truth is not None and truth.size == image.shape[:2] else None
+        pictures.append(shrink(sample.id, sample.defect_type, image, mask))
+    store.write_gallery(*where, pictures)
+
+
+class _CountingCache(ArrayCache):
+    """A cache that knows how many of the features asked for it had."""
+
+    hits = misses = 0
+
+    def get(self, kind: str, key: str) -> tuple[np.ndarray[Any, Any], ...] | None:
+        entry = super().get(kind, key)
+        if kind.startswith("features"):
+            self.hits += entry is not None
+            self.misses += entry is None
+        return entry
+
+    def mostly_missed(self) -> bool:
+        """Whether nearly all were computed since the last call (a picture that is there twice may be found)."""
+        few = self.hits <= 0.05 * (self.hits + self.misses)
+        self.hits = self.misses = 0
+        return few
+
+
+def _weights_notes(report: FitReport) -> list[str]:
+    return [f"{w.part}: random weights ({w.name}), not pretrained" for w in report.weights if not w.pretrained]
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _read_log(path: Path | None) -> str:
+    if path is None or not path.is_file():
+        return ""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return path.read_text(encoding="utf-8", errors="replace")[-1_000_000:]
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _hardware(device: str) -> Hardware:
+    kind = torch.device(device)
+    return Hardware(
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+        device=torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _reset_peak_memory() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return  # not Linux, or not allowed: the peak is then that of the process's whole life
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process, MiB."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024

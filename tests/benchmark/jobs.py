@@ -1,0 +1,79 @@
+"""Jobs for the engine's tests: they run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from andon.core import AndonError, ProgressCallback
+
+
+def ok(text: str, progress: ProgressCallback) -> None:
+    progress("work", 1, 2)
+    progress("work", 2, 2)
+
+
+def writes(path: Path, progress: ProgressCallback) -> None:
+    import torch
+
+    sys.stdout.write("printed\n")
+    os.write(2, b"from below\n")
+    path.write_text(f"{os.getpid()} {torch.get_num_threads()} {sys.modules['__main__'].__name__}")
+
+
+def fails(progress: ProgressCallback) -> None:
+    raise ZeroDivisionError("on\npurpose")
+
+
+def fails_for_the_user(progress: ProgressCallback) -> None:
+    raise AndonError("picture.png: is no picture")
+
+
+def exits(progress: ProgressCallback) -> None:
+    sys.stdout.write("last words\n")
+    sys.stdout.flush()
+    os._exit(3)
+
+
+def exits_quietly(progress: ProgressCallback) -> None:
+    os._exit(0)
+
+
+def dies(progress: ProgressCallback) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crashes(progress: ProgressCallback) -> None:
+    import faulthandler
+
+    faulthandler._sigsegv()
+
+
+def hangs(progress: ProgressCallback) -> None:
+    progress("hang", 0, 1)
+    time.sleep(600)
+
+
+def hangs_with_a_child(path: Path, progress: ProgressCallback) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    path.write_text(str(child.pid))
+    time.sleep(600)
+
+
+def writes_its_pid_and_hangs(path: Path, progress: ProgressCallback) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def exhausts_memory(progress: ProgressCallback) -> None:
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))
+    hoard = []
+    while True:
+        hoard.append(bytearray(2**24))
