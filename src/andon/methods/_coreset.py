@@ -1,0 +1,316 @@
+"""Coreset selection: exact greedy k-centre on a sparse random projection.
+
+Greedy k-centre (Gonzalez 1985; Patchcore, Algorithm 1) picks, time after time, the point that is farthest from all
+picks so far. The textbook loop updates every point's distance after every pick: N·k·d products in matrix–vector form,
+bound by memory bandwidth. Three observations make the same selection much cheaper here:
+
+* Distances to the nearest centre only fall. A distance that was computed some picks ago is an upper bound of today's;
+  only points whose bound is still among the largest need today's value. Points in dense regions, whose bound has
+  fallen below the final covering radius, are never looked at again.
+* The picks that a point has not seen yet can wait and be applied together, as one matrix–matrix product.
+* Two nested sets keep the work of a single pick small: out of the ``OUTER`` points with the largest bounds the
+  ``INNER`` largest are brought up to date at every pick, and fit in a core's cache.
+
+Exactness: coordinates are first rounded to a fixed-point grid, chosen so fine (about the rounding error of float32)
+that every squared distance is still an integer below 2⁵³ grid units. Sums in float64 then carry no rounding error at
+all, so that the selection does not depend on the order of additions: matrix–vector, matrix–matrix, another BLAS, more
+threads or another device pick the same points, and ties are true ties (the lowest index wins).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from andon.core import ProgressCallback, no_progress
+
+__all__ = ["Coreset", "StreamingCoreset", "greedy_k_centre", "projection_matrix", "to_fixed_point"]
+
+OUTER = 4096
+"""Points that are brought up to date when the inner set is used up."""
+INNER = 256
+"""Points that are brought up to date at every pick."""
+_ROWS, _COLUMNS = 1024, 512
+"""Size of one matrix product: its result stays in the cache until the minimum is taken."""
+
+
+class Coreset(NamedTuple):
+    """What greedy k-centre selected.
+
+    Attributes:
+        indices: int64 ``[k]`` in the order of selection.
+        radii: float64 ``[k]``; ``radii[i]`` is the covering radius of the first ``i + 1`` picks: the largest distance
+            of any point to the nearest of them. It never rises.
+    """
+
+    indices: torch.Tensor
+    radii: torch.Tensor
+
+
+def projection_matrix(n_samples: int, n_features: int, *, eps: float, seed: int) -> torch.Tensor | None:
+    """Sparse random projection (Li, Hastie & Church 2006) of the Johnson–Lindenstrauss dimension for ``eps``.
+
+    Args:
+        n_samples: points whose pairwise squared distances are to be kept within a factor ``1 ± eps``.
+        n_features: their dimension.
+        eps: distortion, in (0, 1).
+        seed: of the matrix's entries.
+
+    Returns:
+        float32 ``[n_features, n_components]``, to be multiplied from the right; None where the projection would not
+        lower the dimension.
+    """
+    from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+
+    if n_samples < 2:
+        return None
+    n_components = int(johnson_lindenstrauss_min_dim(n_samples, eps=eps))
+    if n_components >= n_features:
+        return None
+    projection = SparseRandomProjection(n_components, dense_output=True, random_state=seed)
+    # Only the shape of what it is fitted to matters. The matrix is made dense: with 1/sqrt(d) of its entries set, a
+    # dense matrix product is faster than any sparse one here.
+    projection.fit(np.zeros((1, n_features), dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(projection.components_.toarray().T, dtype=np.float32))
+
+
+def to_fixed_point(features: torch.Tensor, *, overwrite: bool = False) -> tuple[torch.Tensor, float]:
+    """Rounds points to the grid on which float64 arithmetic on their squared distances is exact.
+
+    Args:
+        features: float32 ``[N, d]``, finite.
+        overwrite: whether ``features`` may be used for the result.
+
+    Returns:
+        Integers as float32 ``[N, d]``, and the power of two that is one grid unit: ``grid * unit`` are the rounded
+        features. With R the largest norm, ``unit`` is at most ``R · 2⁻²⁴``, and 2·R is at most 2²⁶·⁵ units: by
+        Cauchy–Schwarz no partial sum in ‖x‖² − 2x·c + ‖c‖² exceeds 2⁵³.
+    """
+    if features.ndim != 2 or features.dtype != torch.float32:
+        raise ValueError(f"features must be float32 [N, d], got {features.dtype} {list(features.shape)}")
+    grid = features if overwrite else torch.empty_like(features)
+    largest = 0.0
+    for start in range(0, len(features), 8192):
+        norms = features[start : start + 8192].double().square_().sum(dim=1)
+        largest = max(largest, float(norms.amax()) if len(norms) else 0.0)
+        if not math.isfinite(float(norms.sum())):
+            raise ValueError("features are not finite")
+    # Rounding moves a point by at most sqrt(d)/2 units; the factor keeps room for that.
+    radius = math.sqrt(largest) * (1 + 2**-20 * math.sqrt(features.shape[1]))
+    unit = 1.0 if radius == 0 else 2.0 ** math.ceil(math.log2(radius) - 25.5)
+    for start in range(0, len(features), 8192):
+        chunk = features[start : start + 8192].double()
+        grid[start : start + 8192] = chunk.div_(unit).round_()
+    return grid, unit
+
+
+class _Top(NamedTuple):
+    """The ``m`` largest keys (ties: lowest index), and the best key outside."""
+
+    indices: torch.Tensor
+    outside: tuple[float, int]
+
+    def beats(self, value: float, index: int) -> bool:
+        """Whether a key with this value and index ranks before every key outside (equal values: lowest index)."""
+        return value > self.outside[0] or (value == self.outside[0] and index < self.outside[1])
+
+
+def _top(keys: torch.Tensor, m: int) -> _Top:
+    """Indices, ascending, of the ``m`` largest of ``keys`` ``[n]``; on equal keys those with the lowest index."""
+    if m >= len(keys):
+        return _Top(torch.arange(len(keys), device=keys.device), (-math.inf, 0))
+    largest = keys.topk(m + 1, sorted=True).values
+    threshold, runner_up = largest[-2].item(), largest[-1].item()
+    indices = (keys >= threshold).nonzero().squeeze(1)
+    if len(indices) == m:
+        outside = int((keys == runner_up).nonzero()[0])
+        return _Top(indices, (runner_up, outside))
+    tied = keys[indices] == threshold
+    rank = tied.cumsum(0)
+    room = m - int((~tied).sum())
+    outside = int(indices[tied][room])
+    return _Top(indices[~tied | (rank <= room)], (threshold, outside))
+
+
+class _Centres:
+    """The picks so far, ready for ‖x − c‖² = ‖x‖² + (‖c‖² − 2c·x)."""
+
+    def __init__(self, capacity: int, dimension: int, device: torch.device) -> None:
+        self.doubled = torch.empty(capacity, dimension, dtype=torch.float64, device=device)  # −2c
+        self.norms = torch.empty(capacity, dtype=torch.float64, device=device)
+        self.count = 0
+        self._buffer = torch.empty(_ROWS * _COLUMNS, dtype=torch.float64, device=device)
+
+    def append(self, point: torch.Tensor) -> None:
+        torch.mul(point, -2, out=self.doubled[self.count])
+        self.norms[self.count] = point.dot(point)
+        self.count += 1
+
+    def apply(
+        self, first: int, points: torch.Tensor, norms: torch.Tensor, nearest: torch.Tensor, last: int | None = None
+    ) -> None:
+        """Lowers ``nearest`` ``[n]``, squared distances, by the picks ``first`` to ``last`` (all); in place."""
+        last = self.count if last is None else last
+        for begin in range(first, last, _COLUMNS):
+            end = min(begin + _COLUMNS, last)
+            for start in range(0, len(points), _ROWS):
+                rows = slice(start, start + _ROWS)
+                block = points[rows]
+                out = self._buffer[: len(block) * (end - begin)].view(len(block), end - begin)
+                torch.addmm(self.norms[begin:end], block, self.doubled[begin:end].T, out=out)
+                torch.minimum(nearest[rows], out.amin(dim=1).add_(norms[rows]), out=nearest[rows])
+
+
+def greedy_k_centre(
+    features: torch.Tensor,
+    k: int,
+    *,
+    start: int = 0,
+    overwrite: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> Coreset:
+    """Exact greedy k-centre: the same points in the same order as the textbook loop on ``to_fixed_point(features)``.
+
+    Args:
+        features: float32 ``[N, d]``, finite. Work is done on their device.
+        k: points to select, 1..N. Fewer come back where every point coincides with a selected one: further picks
+            would only be duplicates.
+        start: index of the first pick.
+        overwrite: whether ``features`` may be used as a work space (saves one copy).
+        progress: told of the stage "coreset".
+
+    Cost: at most 2·N·k·d floating-point operations in float64, mostly far fewer; memory ``N·(4d + 20)`` bytes beside
+    the result and ``k·8d`` bytes for the picks.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features must be [N, d], got {list(features.shape)}")
+    n, dimension = features.shape
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be 1..{n}, not {k}")
+    if not 0 <= start < n:
+        raise ValueError(f"start must be 0..{n - 1}, not {start}")
+    grid, unit = to_fixed_point(features, overwrite=overwrite)
+    device = grid.device
+    bounds = torch.full((n,), math.inf, dtype=torch.float64, device=device)
+    seen = torch.zeros(n, dtype=torch.int32, device=device)  # centres that a point's bound accounts for
+    centres = _Centres(k, dimension, device)
+    indices: list[int] = [start]
+    radii: list[float] = []
+    centres.append(grid[start].double())
+
+    while True:
+        # Outer set: the points with the largest bounds, brought up to date. They are sorted by age, so that those
+        # that have missed a pick are one slice, then put back in the order of indices: of equal values the first one
+        # is then the one with the lowest index.
+        outer = _top(bounds, OUTER)
+        order = seen[outer.indices].argsort(stable=True)
+        by_age = outer.indices[order]
+        points, nearest = grid[by_age].double(), bounds[by_age]
+        norms = points.square().sum(dim=1)
+        _apply_by_age(centres, points, norms, nearest, seen[by_age])
+        back = order.argsort()
+        points, norms, nearest = points[back], norms[back], nearest[back]
+        applied = centres.count
+
+        while outer.beats(*_best(nearest, outer.indices)):
+            # Inner set: brought up to date at every pick, for as long as its best beats everything outside.
+            inner = _top(nearest, INNER)
+            rows = inner.indices
+            names, globals_ = rows.tolist(), outer.indices[rows].tolist()
+            inner_points, inner_norms, inner_nearest = points[rows], norms[rows], nearest[rows]
+            while True:
+                best = int(inner_nearest.argmax())
+                value = inner_nearest[best].item()
+                if not (inner.beats(value, names[best]) and outer.beats(value, globals_[best])):
+                    break
+                radii.append(math.sqrt(value) * unit)
+                if len(indices) == k or value == 0:
+                    progress("coreset", k, k)
+                    return Coreset(torch.tensor(indices), torch.tensor(radii, dtype=torch.float64))
+                indices.append(globals_[best])
+                centres.append(inner_points[best])
+                newest = centres.count - 1
+                squared = torch.addmv(inner_norms, inner_points, centres.doubled[newest]).add_(centres.norms[newest])
+                torch.minimum(inner_nearest, squared, out=inner_nearest)
+                if len(indices) % 256 == 0:
+                    progress("coreset", len(indices), k)
+            centres.apply(applied, points, norms, nearest)
+            applied = centres.count
+        bounds[outer.indices] = nearest
+        seen[outer.indices] = applied
+
+
+def _best(values: torch.Tensor, indices: torch.Tensor) -> tuple[float, int]:
+    """The largest value, and its index; of equal ones the first."""
+    position = int(values.argmax())
+    return values[position].item(), int(indices[position])
+
+
+def _apply_by_age(
+    centres: _Centres, points: torch.Tensor, norms: torch.Tensor, nearest: torch.Tensor, seen: torch.Tensor
+) -> None:
+    """Applies to each point the picks it has not seen; ``seen`` rises, so that each pick applies to a leading slice."""
+    ages, counts = seen.unique(return_counts=True)
+    until = [*ages.tolist()[1:], centres.count]
+    for age, last, end in zip(ages.tolist(), until, counts.cumsum(0).tolist(), strict=True):
+        centres.apply(age, points[:end], norms[:end], nearest[:end], last)
+
+
+class StreamingCoreset:
+    """Greedy k-centre of points that come in parts, with room for a given number of them.
+
+    As long as all points fit, the selection is exact. When they do not, what is held is thinned by greedy k-centre to
+    half the room, as often as needed, and the final selection is made from what is left. A point that was dropped lies
+    within the radius of its thinning of a point that was kept, so the covering radius of the final selection is at
+    most ``bound``, the sum of the radii of all thinnings and of the last selection.
+
+    Args:
+        capacity: points that are held at most; at least twice the number that will be selected.
+        start: of the first points (at most ``capacity``), which one is the first pick.
+    """
+
+    def __init__(self, capacity: int, *, start: int = 0) -> None:
+        self.capacity = capacity
+        self.thinnings = 0
+        self.bound = 0.0
+        self._start = start
+        self._seen = 0
+        self._held = 0
+        self._points: torch.Tensor | None = None
+        self._names = torch.empty(capacity, dtype=torch.int64)
+
+    def add(self, points: torch.Tensor) -> None:
+        """Takes in float32 ``[n, d]``; points are named by their place in the order of arrival."""
+        if self._points is None:
+            self._points = points.new_empty(self.capacity, points.shape[1])
+        while len(points):
+            if self._held == self.capacity:
+                self._thin()
+            room = min(len(points), self.capacity - self._held)
+            self._points[self._held : self._held + room] = points[:room]
+            self._names[self._held : self._held + room] = torch.arange(self._seen, self._seen + room)
+            self._held += room
+            self._seen += room
+            points = points[room:]
+
+    def _thin(self) -> None:
+        assert self._points is not None
+        kept = greedy_k_centre(self._points, self.capacity // 2, start=self._start)
+        n = len(kept.indices)
+        self._points[:n] = self._points[kept.indices.to(self._points.device)]
+        self._names[:n] = self._names[kept.indices]
+        self._held, self._start = n, 0  # the first pick comes first, and remains the start
+        self.bound += float(kept.radii[-1])
+        self.thinnings += 1
+
+    def select(self, k: int, *, progress: ProgressCallback = no_progress) -> Coreset:
+        """The coreset of at most ``k`` points, by their names. Gives up the points: it can be called once."""
+        if self._points is None:
+            raise ValueError("no points")
+        points, self._points = self._points[: self._held], None
+        coreset = greedy_k_centre(points, min(k, len(points)), start=self._start, overwrite=True, progress=progress)
+        self.bound += float(coreset.radii[-1])
+        return Coreset(self._names[coreset.indices], coreset.radii)
