@@ -1,33 +1,71 @@
-"""The command line: parses, calls, prints. ``andon --help`` reads like a table of contents."""
+"""The command line: parses, calls, prints. ``andon --help`` reads like a table of contents.
+
+Rooms are imported inside the commands, so that help and mistakes cost no start-up of torch.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from andon import __version__
-from andon.core import AndonError
+from andon.core import AndonError, ProgressCallback
+
+if TYPE_CHECKING:
+    from andon.benchmark import RunEvent, RunSummary
+    from andon.benchmark.plan import Plan
 
 __all__ = ["app", "main"]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-app = typer.Typer(
-    name="andon",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Learns what good parts look like from good pictures alone, finds the bad ones, shows where, "
+
+def _typer(help_text: str, **options: Any) -> typer.Typer:
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        **options,
+    )
+
+
+app = _typer(
+    "Learns what good parts look like from good pictures alone, finds the bad ones, shows where, "
     "and proves how well it does so.",
     epilog="Start with [bold]andon demo demo[/bold]: rendered inspection tasks, a benchmark, a report page.",
 )
+data_app = _typer("Look into a data set, or render one.")
+bench_app = _typer("Run methods on data sets, and compare them.")
+methods_app = _typer("The methods and their hyperparameters.")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
+Layout = Annotated[str | None, typer.Option(help="autovi, mvtec or folder; found out otherwise.", show_default=False)]
+Categories = Annotated[
+    list[str] | None, typer.Option("--category", "-c", help="Only this category; repeatable.", show_default=False)
+]
+StoreFolder = Annotated[
+    Path, typer.Option("--store", "-s", metavar="DIR", help="Folder of the results.", show_default=False)
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Experiments at a time, each in its own process.", show_default=False),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 
 
 def _version(show: bool) -> None:
@@ -45,28 +83,557 @@ def _root(
     pass
 
 
+# The whole way
+
+
+@app.command()
+def demo(
+    folder: Folder,
+    count: Annotated[str, typer.Option(help="Pictures a task: small, or full (the study's Table 3).")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the rendered pictures.")] = 0,
+    jobs: Jobs = None,
+) -> None:
+    """The whole way in minutes: render inspection tasks, benchmark methods on them, write the report."""
+    from andon.benchmark import run_plan
+    from andon.data.synthetic import MANIFEST, TASKS, generate
+
+    start = time.monotonic()
+    pictures, store = folder / "data", folder / "store"
+    if (pictures / MANIFEST).is_file():
+        out.print(f"pictures: {pictures} (there already)")
+    else:
+        with _progress() as progress:
+            generate(pictures, tasks=TASKS, counts=_counts(count), seed=seed, progress=progress)
+        out.print(f"pictures: {pictures}, rendered in {_duration(time.monotonic() - start)}")
+    with _bench_progress() as on_event:
+        summary = run_plan("demo", store, data=[pictures], jobs=jobs, on_event=on_event)
+    _print_summary(summary, store)
+    _print_tables(store, ("6", "9"))
+    _report(store, folder / "report.html", None)
+    out.print(f"done in {_duration(time.monotonic() - start)}; run again, it goes on where it stopped")
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    maps: Annotated[Path, typer.Option(metavar="DIR", help="Anomaly maps: <category>/<defect type>/<name>.png …")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The data set they belong to.")],
+    categories: Categories = None,
+    layout: Layout = None,
+    limits: Annotated[
+        list[float] | None, typer.Option("--limit", help="Pixel-FPR limit of AUsPRO; repeatable.", show_default=False)
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Image scores; the maxima of the maps otherwise.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="JSON", help="Where to write all figures.")
+    ] = None,
+    interpolation: Annotated[
+        str, typer.Option(help="How maps are resized: bicubic (official) or bilinear.")
+    ] = "bicubic",
+) -> None:
+    """Judge anomaly maps from files: a drop-in for AutoVI's official evaluator, exact and some hundred times faster.
+
+    Maps are PNG (8 or 16 bit), TIFF (float or integer) or NPY files; they are resized to their pictures' size.
+    """
+    from andon.benchmark.evaluate import evaluate_maps
+    from andon.data import load_dataset
+    from andon.evaluation.localization import FPR_LIMITS
+
+    if interpolation not in ("bicubic", "bilinear"):
+        raise AndonError(f"--interpolation must be bicubic or bilinear, not {interpolation!r}")
+    dataset = load_dataset(data, layout=layout)
+    chosen = tuple(limits) if limits else FPR_LIMITS
+    with _progress() as progress:
+        report = evaluate_maps(
+            maps,
+            dataset,
+            categories=categories or None,
+            fpr_limits=chosen,
+            scores=scores,
+            interpolation=interpolation,  # type: ignore[arg-type]
+            progress=progress,
+        )
+    table = Table(title=f"{dataset.name}: {maps}", title_justify="left")
+    table.add_column("category")
+    for name in ("AUROC", "AP", *(f"AUsPRO {limit:g}" for limit in chosen), "pixel AUROC"):
+        table.add_column(name, justify="right")
+    for name, result in report.results.items():
+        image, local = result.evaluation.image, result.evaluation.localisation
+        values = [image.auroc, image.ap]
+        values += [local.auspro.get(f"{limit:g}") if local else None for limit in chosen]
+        values.append(local.pixel_auroc if local else None)
+        table.add_row(escape(name), *("–" if v is None else f"{100 * v:.2f}" for v in values))
+    out.print(table)
+    for name, result in report.results.items():
+        for note in result.evaluation.notes:
+            out.print(f"[yellow]note[/yellow] {escape(name)}: {escape(note)}")
+    if output is not None:
+        figures = {name: result.evaluation.model_dump(mode="json") for name, result in report.results.items()}
+        _write_text(output, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    for name, reason in report.refused.items():
+        err.print(f"[bold red]refused[/bold red] {escape(name)}: {escape(reason)}", soft_wrap=True)
+    if report.refused:
+        raise typer.Exit(2)
+
+
+# andon data
+
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("info")
+def data_info(
+    folder: Folder,
+    layout: Layout = None,
+    categories: Categories = None,
+    quick: Annotated[bool, typer.Option(help="Counts and sizes only: no picture is decoded.")] = False,
+) -> None:
+    """The study's Table 3 for any data set, and everything in it that does not fit together."""
+    from andon.data import dataset_info, load_dataset
+
+    dataset = load_dataset(folder, layout=layout, categories=categories or None)
+    with _progress() as progress:
+        info = dataset_info(dataset, decode=not quick, progress=progress)
+    table = Table(title=f"{escape(dataset.name)} ({dataset.layout} layout)", title_justify="left")
+    header, *rows = info.table_rows()
+    for column, name in enumerate(header):
+        table.add_column(name, justify="left" if column == 0 else "right")
+    for row in rows:
+        if row is rows[-1] and len(rows) > 1:
+            table.add_section()
+        table.add_row(*(escape(str(cell)) for cell in row))
+    out.print(table)
+    colours = {"error": "bold red", "warning": "yellow", "info": "dim"}
+    for problem in info.problems:
+        style = colours[problem.severity]
+        out.print(f"[{style}]{problem.severity}[/{style}] {escape(problem.message)}", soft_wrap=True)
+    counts = [f"{n} {kind}s" if n != 1 else f"1 {kind}" for kind, n in info.severity_counts().items() if n]
+    out.print(", ".join(counts) if counts else "no inconsistency found")
+    if any(problem.severity == "error" for problem in info.problems):
+        raise typer.Exit(1)
+
+
+@data_app.command("synth")
+def data_synth(
+    folder: Folder,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", "-t", help="Only this task; repeatable.", show_default=False)
+    ] = None,
+    count: Annotated[
+        str, typer.Option(help="Pictures a task: small, full (Table 3), or train,good,defective such as 40,20,20.")
+    ] = "small",
+    full: Annotated[bool, typer.Option("--full", help="The same as --count full.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option("--knob", "-k", help="A difficulty, as in light=2 or drift=0; repeatable.", show_default=False),
+    ] = None,
+    raw: Annotated[bool, typer.Option(help="Uncropped scenes, as the camera saw them.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 2,
+) -> None:
+    """Render the synthetic line: AutoVI's six inspection tasks, in its layout, at any difficulty."""
+    from andon.data.synthetic import TASKS, Knobs, generate
+
+    values: dict[str, Any] = {}
+    for item in knobs or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise AndonError(f"--knob {item!r}: expected NAME=VALUE; knobs: {', '.join(Knobs.model_fields)}")
+        values[name.strip()] = value.strip()
+    start = time.monotonic()
+    with _progress() as progress:
+        generate(
+            folder,
+            tasks=tuple(tasks) if tasks else TASKS,
+            counts=_counts("full" if full else count),
+            seed=seed,
+            knobs=values,
+            raw=raw,
+            overwrite=overwrite,
+            jobs=jobs,
+            progress=progress,
+        )
+    out.print(f"wrote {folder} in {_duration(time.monotonic() - start)}; look at it with: andon data info {folder}")
+
+
+# andon bench
+
+app.add_typer(bench_app, name="bench")
+
+PlanArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PLAN]", help="A YAML file, or a plan that comes with Andon (demo, autovi-study).", show_default=False
+    ),
+]
+DataFolders = Annotated[
+    list[Path] | None,
+    typer.Option("--data", "-d", metavar="DIR", help="Folder of a data set; repeatable.", show_default=False),
+]
+
+
+@bench_app.command("run")
+def bench_run(
+    store: StoreFolder,
+    plan: PlanArgument = None,
+    data: DataFolders = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", "-m", help="Without a plan: a method, or file.py:Class; repeatable.", show_default=False
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Without a plan: METHOD.OPTION=VALUE, as in patchcore.backbone=resnet18.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default=False)] = None,
+    categories: Categories = None,
+    jobs: Jobs = None,
+    device: Device = "cpu",
+    cache: Annotated[bool, typer.Option(help="Share pictures and features between seeds and methods.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
+) -> None:
+    """Run a plan, or methods on folders; what the store has already is not done again.
+
+    Interrupt it at any time, and run it again: it goes on where it stopped.
+    """
+    from andon.benchmark import expand, run_plan
+
+    chosen = _plan(plan, data, methods, options, seeds, categories)
+    if dry_run:
+        with _progress() as progress:
+            progress("data", 0, 1)
+            expanded = expand(chosen)
+        table = Table("id", "data set", "category", "method", "seed")
+        for spec in expanded.specs:
+            table.add_row(spec.id, *map(escape, (spec.dataset, spec.category, spec.label)), str(spec.seed))
+        out.print(table)
+        out.print(f"{len(expanded.specs)} experiments")
+        return
+    with _bench_progress() as on_event:
+        summary = run_plan(chosen, store, jobs=jobs, device=device, cache=None if cache else False, on_event=on_event)
+    _finish(summary, store)
+
+
+@bench_app.command("resume")
+def bench_resume(
+    store: StoreFolder,
+    plan: Annotated[
+        str | None, typer.Option(help="Name of the plan, where the store has several.", show_default=False)
+    ] = None,
+    data: DataFolders = None,
+    jobs: Jobs = None,
+    device: Device = "cpu",
+    retry_failed: Annotated[bool, typer.Option(help="Try failed experiments again.")] = True,
+) -> None:
+    """Go on with a store's plan: neither the plan's file nor its options are needed again."""
+    from andon.benchmark import resume_plan
+
+    with _bench_progress() as on_event:
+        summary = resume_plan(
+            store, plan, data=data or (), jobs=jobs, device=device, retry_failed=retry_failed, on_event=on_event
+        )
+    _finish(summary, store)
+
+
+@bench_app.command("status")
+def bench_status(
+    store: StoreFolder,
+    plan: Annotated[str | None, typer.Option(help="Name of the plan.", show_default=False)] = None,
+) -> None:
+    """What is done, what failed and why, what is missing."""
+    from andon.benchmark import plan_status
+
+    status = plan_status(store, plan)
+    groups: dict[tuple[str, str, str], dict[str, int]] = {}
+    for item in status.experiments:
+        counts = groups.setdefault((item.spec.dataset, item.spec.category, item.spec.label), {})
+        counts[item.state] = counts.get(item.state, 0) + 1
+    table = Table("data set", "category", "method")
+    for name in ("done", "failed", "missing"):
+        table.add_column(name, justify="right")
+    for key, counts in groups.items():
+        failed = counts.get("failed", 0)
+        table.add_row(
+            *map(escape, key),
+            str(counts.get("done", 0)),
+            f"[bold red]{failed}[/bold red]" if failed else "0",
+            str(counts.get("missing", 0)),
+        )
+    out.print(table)
+    for item in status.experiments:
+        if item.state == "failed":
+            where = f"{item.spec.label} on {item.spec.category}, seed {item.spec.seed}"
+            out.print(f"[bold red]failed[/bold red] {escape(where)}: {escape(item.reason)}", soft_wrap=True)
+    for line in status.problems:
+        out.print(f"[yellow]damaged[/yellow] {escape(line)}", soft_wrap=True)
+    out.print(
+        f"{status.count('done')} done, {status.count('failed')} failed, {status.count('missing')} missing"
+        + ("" if status.count("done") == len(status.experiments) else f"; go on with: andon bench resume -s {store}")
+    )
+
+
+@bench_app.command("report")
+def bench_report(
+    store: StoreFolder,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="HTML", help="The page; report.html in the store otherwise."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.", show_default=False)] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the tables there as Markdown, LaTeX and CSV too.", show_default=False),
+    ] = None,
+) -> None:
+    """The study's tables in the terminal, and one self-contained report page."""
+    from andon.report import write_tables
+
+    _print_tables(store)
+    if tables is not None:
+        for path in write_tables(_store(store), tables):
+            out.print(f"wrote {path}", soft_wrap=True)
+    _report(store, output or store / "report.html", title)
+
+
+@bench_app.command("plans")
+def bench_plans() -> None:
+    """The plans that come with Andon."""
+    from andon.benchmark import packaged_plans
+
+    table = Table("plan", "what it is")
+    for name, title in packaged_plans().items():
+        table.add_row(name, escape(title))
+    out.print(table)
+
+
+# andon methods
+
+app.add_typer(methods_app, name="methods")
+
+
+@methods_app.command("list")
+def methods_list() -> None:
+    """All methods, with their papers."""
+    from andon.methods import method_class, method_names
+
+    table = Table("name", "method", "paper")
+    for name in method_names():
+        cls = method_class(name)
+        table.add_row(name, escape(cls.title), escape(cls.paper or "–"))
+    out.print(table)
+
+
+@methods_app.command("show")
+def methods_show(name: Annotated[str, typer.Argument(help="A method's name, or file.py:Class.")]) -> None:
+    """A method's hyperparameters and their defaults, as a plan takes them."""
+    import yaml
+
+    from andon.methods import method_class
+
+    cls = method_class(name)
+    out.print(f"[bold]{escape(cls.title)}[/bold]  {escape(cls.paper)}".rstrip(), soft_wrap=True)
+    config = cls.Config().model_dump(mode="json")
+    text = yaml.safe_dump({"method": name, "config": config}, sort_keys=False, default_flow_style=None, width=100)
+    out.print(escape(text.rstrip()))
+
+
+# Inside
+
+
+def _store(folder: Path) -> Any:
+    from andon.benchmark import Store
+
+    return Store(folder)
+
+
+def _print_tables(store: Path, numbers: tuple[str, ...] | None = None) -> None:
+    from andon.report import make_tables
+
+    for table in make_tables(_store(store)):
+        if numbers is None or table.number in numbers:
+            out.print(table.to_rich())
+            out.print()
+
+
+def _report(store: Path, path: Path, title: str | None) -> None:
+    from andon.report import write_report
+
+    written = write_report(_store(store), path, title=title)
+    out.print(f"report: {written}", soft_wrap=True)
+
+
+def _finish(summary: RunSummary, store: Path) -> None:
+    _print_summary(summary, store)
+    if summary.finished or summary.skipped:
+        out.print(f"tables and report page: andon bench report -s {store}", soft_wrap=True)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _print_summary(summary: RunSummary, store: Path) -> None:
+    for failure in summary.failed:
+        spec = failure.spec
+        where = f"{spec.label} on {spec.category}, seed {spec.seed}"
+        err.print(f"[bold red]failed[/bold red] {escape(where)}: {escape(failure.reason)}", soft_wrap=True)
+    parts = [f"{len(summary.finished)} experiments done in {_duration(summary.seconds)}"]
+    if summary.skipped:
+        parts.append(f"{len(summary.skipped)} were there already")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} failed")
+    out.print("; ".join(parts))
+
+
+def _plan(
+    source: str | None,
+    data: list[Path] | None,
+    methods: list[str] | None,
+    options: list[str] | None,
+    seeds: int | None,
+    categories: list[str] | None,
+) -> Plan:
+    from andon.benchmark.plan import load_plan, make_plan
+
+    if source is not None:
+        if methods or options:
+            raise AndonError("--method and --set are for running without a plan; write them into the plan instead")
+        return load_plan(source, data=data or (), seeds=seeds, categories=categories or None)
+    if not data:
+        raise AndonError("nothing to run: name a plan, or give --data DIR (see: andon bench plans)")
+    return make_plan(
+        data,
+        methods or ("thumbnail-nn", "padim", "patchcore"),
+        options=options or (),
+        seeds=seeds or 1,
+        categories=categories or None,
+    )
+
+
+def _counts(text: str) -> Any:
+    from andon.data.synthetic import Counts
+
+    if text in ("small", "full"):
+        return text
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+        raise AndonError(f"--count must be small, full, or three numbers train,good,defective, not {text!r}")
+    train, good, defective = (int(part) for part in parts)
+    if train < 1:
+        raise AndonError("--count: at least one training picture is needed")
+    return Counts(train=train, good=good, defective=defective)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Written aside and renamed: never half a file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise AndonError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+@contextmanager
+def _progress() -> Iterator[ProgressCallback]:
+    """A progress bar with an ETA on stderr, one row a stage; silent where stderr is no terminal."""
+    with _bars() as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            task = tasks.get(stage)
+            if task is None:
+                task = tasks[stage] = bars.add_task(escape(stage), total=total, left="")
+            bars.update(task, completed=done, total=total, left=_left(bars, task))
+
+        yield progress
+
+
+def _left(bars: Progress, task: TaskID) -> str:
+    remaining = bars.tasks[bars.task_ids.index(task)].time_remaining
+    return f"{_duration(remaining)} left" if remaining else ""
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ) as bars:
+        yield bars
+
+
+@contextmanager
+def _bench_progress() -> Iterator[Any]:
+    """All experiments in one bar with an ETA, a row for each that runs, and a line for each that has ended."""
+    with _bars() as bars:
+        overall: list[TaskID] = []
+        running: dict[str, TaskID] = {}
+
+        def on_event(event: RunEvent) -> None:
+            if event.kind == "planned":
+                out.print(event.message)
+                overall.append(bars.add_task("experiments", total=event.experiments_total, left=""))
+                return
+            if event.kind == "repaired":
+                err.print(f"[yellow]damaged[/yellow] {escape(event.message)}", soft_wrap=True)
+                return
+            assert event.spec is not None
+            key = event.spec.id
+            if event.kind == "started":
+                running[key] = bars.add_task(escape(event.message), total=None, left="")
+            elif event.kind == "progress" and key in running:
+                bars.update(running[key], description=escape(event.message), completed=event.done, total=event.total)
+            elif event.kind in ("finished", "failed"):
+                if key in running:
+                    bars.remove_task(running.pop(key))
+                count = f"[{event.experiments_done}/{event.experiments_total}]"
+                mark = "[bold red]failed[/bold red] " if event.kind == "failed" else ""
+                err.print(f"{escape(count)} {mark}{escape(event.message)}", soft_wrap=True)
+            left = "" if event.eta_seconds is None else f"{_duration(event.eta_seconds)} left"
+            bars.update(overall[0], completed=event.experiments_done, left=left)
+
+        yield on_event
+
+
 def main() -> NoReturn:
     """Entry point: an ``AndonError`` becomes one line and exit code 2, an interrupt exit code 130."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        app(standalone_mode=True)
+        app()
     except AndonError as error:
-        err.print(f"[bold red]error:[/bold red] {_escape(str(error))}", soft_wrap=True)
+        err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        err.print("interrupted")
+        err.print("interrupted; run the same command again to go on")
         sys.exit(130)
     except BrokenPipeError:
         # `andon … | head` closed the pipe: point stdout elsewhere, so that the interpreter's flush does not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(0)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from andon.core import AndonError
 from andon.methods import create_method, method_class, method_names
 
-PLUGIN = '''
+PLUGIN = """
 import numpy as np
 from andon.core import Prediction
 from andon.methods import FitReport, Method, MethodConfig
@@ -24,7 +24,7 @@ class Mean(Method):
         return {}
     def load_state_dict(self, state):
         pass
-'''
+"""
 
 
 def test_every_listed_method_can_be_made_with_its_defaults() -> None:
