@@ -253,9 +253,9 @@ def _apply_by_age(
     centres: _Centres, points: torch.Tensor, norms: torch.Tensor, nearest: torch.Tensor, seen: torch.Tensor
 ) -> None:
     """Applies to each point the picks it has not seen; ``seen`` rises, so that each pick applies to a leading slice."""
-    ages, counts = seen.unique(return_counts=True)
-    until = [*ages.tolist()[1:], centres.count]
-    for age, last, end in zip(ages.tolist(), until, counts.cumsum(0).tolist(), strict=True):
+    starts = [0, *(seen.diff().nonzero().squeeze(1) + 1).tolist()]
+    ages = [*seen[starts].tolist(), centres.count]
+    for age, last, end in zip(ages, ages[1:], [*starts[1:], len(seen)], strict=False):
         centres.apply(age, points[:end], norms[:end], nearest[:end], last)
 
 
