@@ -339,16 +339,18 @@ class Canvas:
             r = r + np.float32(depth) * np.sin(phase)
             along += np.float32(2 * np.pi * depth / period) * np.cos(phase)
         alpha = coverage(distance - r, 1.1)
-        if not caps:
-            ends = np.minimum(s, np.float32(path.length) - s)
-            alpha = alpha * np.clip(ends + 0.5, 0, 1)
-        alpha = np.where(near, alpha, 0).astype(np.float32)
         ratio = np.clip(distance / np.maximum(r, 0.5), 0, 0.985)
         up = np.sqrt(1 - ratio * ratio)
         slope = np.float32(flatten) * ratio / up
         norm = np.maximum(distance, 1e-3)
         # The way along the path is the side vector turned by 90°, its sense that of rising arc length.
         tx, ty = path_tangent(path, s)
+        if not caps:
+            # Beyond an end the vector from the axis has a part along the path: that far the pixel lies outside.
+            beyond = np.abs(side_x * tx + side_y * ty)
+            ends = np.minimum(s, np.float32(path.length) - s)
+            alpha = alpha * np.clip(np.float32(0.5) + np.where(ends < 0.25, -beyond, ends), 0, 1)
+        alpha = np.where(near, alpha, 0).astype(np.float32)
         rise = along / np.maximum(up, 0.25)
         self.paint(
             window,

@@ -202,3 +202,101 @@ def barcode_label(
     alpha = coverage(shapes.box(u, v, half[0], half[1], 2.0)) * np.float32(0.96)
     colour = (print_[..., None] * np.array([0.80, 0.79, 0.74], np.float32)).astype(np.float32)
     canvas.decal(window, alpha, colour, 0.35)
+
+
+def operator_arm(layer: Canvas, tip: tuple[float, float], way: float, reach: float, width: float, rng: np.random.Generator) -> None:
+    """A worker's forearm and hand that reach into the picture.
+
+    Args:
+        tip: where the fingers end.
+        way: direction the arm points to, radians.
+        reach: length of the arm.
+        width: half the width of the sleeve.
+    """
+    cloth = Material(
+        ((0.018, 0.030, 0.075), (0.055, 0.060, 0.066), (0.012, 0.014, 0.018))[int(rng.integers(3))],
+        0.85, bump=(("cloud", 0.10), ("weave", 0.10)), mottle=0.25, dirt=0.1,
+    )  # fmt: skip
+    glove = rng.uniform() < 0.6
+    skin = (
+        Material((0.10, 0.10, 0.105), 0.75, bump=(("weave", 0.10), ("cloud", 0.06)), mottle=0.2, dirt=0.2)
+        if glove
+        else Material((0.50, 0.27, 0.18), 0.55, bump=(("cloud", 0.05), ("grain", 0.04)), mottle=0.10, gloss=0.05)
+    )
+    c, s = np.cos(way), np.sin(way)
+
+    def at(back: float, side: float) -> tuple[float, float]:
+        return tip[0] - c * back - s * side, tip[1] - s * back + c * side
+
+    hand = width * 0.62
+    palm = 2.9 * hand
+    for k, side in enumerate((-0.66, -0.22, 0.22, 0.64)):
+        length = (0.0, -0.22, -0.14, 0.12)[k] * hand * 2
+        curl = rng.uniform(-0.12, 0.12) * hand
+        finger = shapes.smooth_path(
+            [
+                at(palm * 0.85, side * hand),
+                at(palm * 0.4, side * hand * 1.1),
+                at(length + 0.35 * hand, side * hand * 1.05 + curl),
+            ],
+            9,
+        )
+        layer.tube(finger, hand * 0.25, 62, skin, ribs=(hand * 1.1, hand * 0.012))
+    thumb = shapes.smooth_path([at(palm, 0.75 * hand), at(palm * 0.72, 1.35 * hand), at(palm * 0.42, 1.6 * hand)], 9)
+    layer.tube(thumb, hand * 0.29, 60, skin)
+    # The back of the hand narrows to the wrist, which goes into the sleeve.
+    wrist = shapes.smooth_path([at(palm * 0.66, 0), at(palm * 1.0, 0), at(palm * 1.5, 0)], 7)
+    span = wrist.length
+    layer.tube(wrist, lambda a: hand * (1.0 - 0.30 * np.clip(a / np.float32(span), 0, 1)), 40, skin, flatten=0.5)
+    folds = rng.uniform(0.4, 1.0) * width * 0.05
+    bend = rng.uniform(-0.25, 0.25) * width
+    start = palm * 1.30
+    sleeve = shapes.smooth_path([at(start, 0), at(start + reach * 0.45, bend), at(start + reach, bend * 2.2)], 16)
+    layer.tube(
+        sleeve, lambda a: width * (0.74 + 0.36 * np.clip(a / np.float32(reach), 0, 1)), 36, cloth,
+        ribs=(width * 0.75, float(folds)), flatten=0.8, caps=False,
+    )  # fmt: skip
+    cuff = sleeve.part(0, width * 0.34)
+    band = cloth.but(albedo=tuple(1.5 * v for v in cloth.albedo))
+    layer.tube(cuff, width * 0.80, 38, band, flatten=0.8, caps=False)
+
+
+def engine_bay(canvas: Canvas, rng: np.random.Generator) -> None:
+    """What surrounds a connector in the engine bay: castings, covers, hoses, caps and pulleys, all around the middle."""
+    ground(canvas, CAST_IRON.but(albedo=(0.05, 0.049, 0.048)), z=-70)
+    step = 250
+    cells = [(x, y) for y in range(-900, 1400, step) for x in range(-1250, 1700, step)]
+    for x0, y0 in cells:
+        x, y = x0 + rng.uniform(-60, 60), y0 + rng.uniform(-60, 60)
+        kind, size, turn = int(rng.integers(5)), rng.uniform(70, 135), rng.uniform(-0.4, 0.4)
+        tone = rng.uniform(0.5, 1.3)
+        if -150 < x < 550 and -150 < y < 550:
+            continue
+        box = canvas.window(x - 2 * size, y - 2 * size, x + 2 * size, y + 2 * size)
+        if box is None:
+            continue
+        if kind == 0:
+            body = CAST_ALUMINIUM.but(albedo=tuple(0.42 * tone for _ in range(3)))
+            canvas.plate(box, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, x, y, turn), size, size * 0.7, 14), -10, body, bevel=18, wear=0.3)
+            for k in (-1, 1):
+                bolt(canvas, x + k * size * 0.7, y + turn * k * size * 0.7, 13, turn, -8, ZINC)
+        elif kind == 1:
+            cover = BLACK_PLASTIC.but(rough=0.3 + 0.1 * tone)
+            canvas.plate(box, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, x, y, turn), size * 1.2, size, 26), 0, cover, bevel=20)
+            barcode_label(canvas, x, y, (34, 18), turn, rng)
+        elif kind == 2:
+            for k, r in enumerate((0.9, 0.78, 0.6, 0.34, 0.2)):
+                canvas.plate(box, lambda gx, gy, r=r: shapes.circle(gx, gy, x, y, size * r), -10.0 + 9 * (k % 2), STEEL.but(rough=0.42), bevel=6, wear=0.4)
+        elif kind == 3:
+            canvas.plate(box, lambda gx, gy: shapes.circle(gx, gy, x, y, size * 0.8), 5, GREY_PLASTIC.but(albedo=(0.34, 0.33, 0.27)), bevel=30, drop=26)
+            canvas.plate(box, lambda gx, gy: shapes.circle(gx, gy, x, y, size * 0.45), 22, BLACK_PLASTIC, bevel=7)
+        else:
+            canvas.plate(box, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, x, y, turn), size, size * 0.8, 8), -30, CAST_IRON, bevel=12)
+    for k in range(14):
+        y = -860 + 165 * k + rng.uniform(-50, 50)
+        points = [(float(px), y + rng.uniform(-110, 110)) for px in range(-1250, 1800, 300)]
+        radius, ribbed = rng.uniform(9, 34), rng.uniform() < 0.35
+        if -190 < y < 560:
+            points = [(px, py) for px, py in points if px < -200] if k % 2 else [(px, py) for px, py in points if px > 600]
+        if len(points) > 1:
+            canvas.tube(shapes.smooth_path(points, 24), radius, 0, RUBBER, ribs=(9.0, 1.4) if ribbed else None)

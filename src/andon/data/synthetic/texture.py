@@ -70,8 +70,10 @@ class Textures:
 
         self.cloud = octaves(rng("cloud"), 5, 7, 0.58)
         self.grain = octaves(rng("grain"), 200, 2, 0.8)
-        cast = octaves(rng("cast"), 110, 3, 0.7)
-        self.cast = _standardised(np.maximum(cast, -0.4) ** 2 * np.sign(cast + 0.4))
+        # A sand casting: fine round grains with a few coarser pits.
+        sand = octaves(rng("cast"), 230, 2, 0.6)
+        pits = octaves(rng("pits"), 90, 2)
+        self.cast = _standardised(sand + 0.25 * sand**2 - 0.5 * np.maximum(pits - 1.2, 0))
         self.brushed = octaves(rng("brushed"), 256, 2, 0.7, aspect=48)
         self.weave = self._weave(rng("weave"))
         self.scratch = self._scratches(rng("scratch"))
