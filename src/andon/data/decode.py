@@ -1,15 +1,354 @@
-"""Safe decoding of pictures."""
+"""Safe decoding of pictures and masks.
+
+Every file is either read right or refused in one line that names it. What "right" means here:
+
+======================  ================================================================================================
+grey, 1 bit, palette    expanded to RGB
+16 bit (PNG, TIFF)      scaled over the full range, 65535 → 255, rounded; never stretched to the values that occur, so
+                        that the same part looks the same in every picture (12-bit TIFF: 4095 → 255)
+transparency            dropped: the colour is taken as stored (a camera has no alpha; nothing is composited)
+CMYK, YCbCr             converted to RGB without colour profiles; other colour profiles are ignored as well
+EXIF orientation        applied; in a PNG only where the tag precedes the pixels, as every camera writes it
+animations, many pages  refused: which of them is the part? (of an MPO, a JPEG with more behind it, the JPEG is read)
+float, 32-bit integer   refused: what is white is not known
+truncated, damaged      refused; a flipped bit that leaves a JPEG decodable cannot be noticed
+more than `MAX_PIXELS`  refused from the header, before any pixel is decoded; so is a side over `MAX_SIDE`
+======================  ================================================================================================
+
+PNG, JPEG, BMP, TIFF, WebP and GIF are read, by their content whatever the suffix says; nothing else reaches a decoder.
+All functions may be called from many threads.
+"""
 
 from __future__ import annotations
 
+import io
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
-from andon.core import ImageArray
+from andon.core import AndonError, ImageArray
+
+__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_SIDE", "decode_image", "read_image", "read_mask", "read_size"]
+
+MAX_PIXELS = 2**27
+"""Most pixels of a picture (134 million: 400 MB as RGB)."""
+MAX_SIDE = 2**16 - 1
+"""Longest side of a picture, pixels."""
+MAX_FILE_BYTES = 2**30
+"""Largest file of a picture, bytes."""
+
+# The plugins are called directly, not through Image.open: only these decoders can be reached, and Pillow's own (global,
+# warning) limit on the size does not come before the one here.
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str, type[ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImagePlugin.PngImageFile),
+    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImagePlugin.JpegImageFile),
+    (re.compile(rb"BM"), "BMP", BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF", TiffImagePlugin.TiffImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP", WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
+)
+_KINDS = ", ".join(kind for _, kind, _ in _SIGNATURES)
+# Modes that Pillow converts to RGB without a guess.
+_COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
+# TIFF tags (TIFF 6.0, section 8 and 19); the orientation is EXIF's too.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 284, 339
+# What turns the pixels of a picture with EXIF orientation 2..8 upright.
+_UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+_Tags = Mapping[int, Any]
 
 
-def read_image(path: Path) -> ImageArray:
-    """RGB uint8 ``[H, W, 3]``."""
-    return np.asarray(Image.open(path).convert("RGB"))
+def read_image(path: str | PathLike[str]) -> ImageArray:
+    """The picture in a file.
+
+    Returns:
+        RGB uint8 ``[H, W, 3]``, writable, of the caller's own.
+
+    Raises:
+        AndonError: the file is missing, cannot be read, is no picture or is refused; the message names it.
+    """
+    with _opened(path) as (file, name):
+        return _decode(file, name)
+
+
+def decode_image(data: bytes, name: str = "picture") -> ImageArray:
+    """The picture in ``data``, the bytes of a file (an upload), as ``read_image``; messages call it ``name``."""
+    if not data:
+        raise AndonError(f"{name}: the file is empty")
+    return _decode(io.BytesIO(data), name)
+
+
+def read_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """(height, width) of the picture in a file, from its header: no pixel is decoded.
+
+    It is the size that ``read_image`` gives, orientation applied. Raises AndonError as ``read_image`` does for what the
+    header can show.
+    """
+    with _opened(path) as (file, name), _guarded(name):
+        picture = _header(file, name)
+        width, height = picture.size
+        return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
+    """The values of a ground-truth mask: uint8 ``[H, W]``, 0 = no defect.
+
+    Grey, palette and 1-bit masks (white = 255) are taken as they look; alpha is dropped; of a colour mask a pixel's
+    value is its one positive value over red, green and blue. 16-bit masks may hold 0..255, or 0 and
+    65535 (read as 255). A JPEG cannot hold exact values: its masks are black and white, divided at 128.
+
+    Raises:
+        AndonError: as ``read_image``, and where one pixel has two different positive values.
+    """
+    with _opened(path) as (file, name), _guarded(name):
+        picture = _header(file, name)
+        values, _ = _load(picture, file, name)
+        lossy = isinstance(picture, JpegImagePlugin.JpegImageFile)
+        if values.ndim == 3 and not lossy and np.any((values != 0) & (values != values.max(axis=2, keepdims=True))):
+            raise AndonError(f"{name}: a pixel of this mask has two different positive values; it may have one")
+        if values.ndim == 3:
+            values = values.max(axis=2)
+        if lossy:
+            values = np.where(values >= 128, 255, 0)
+        elif values.dtype != np.uint8:
+            highest = int(values.max())
+            if highest > 255 and not np.all((values == 0) | (values == 65535)):
+                raise AndonError(f"{name}: a 16-bit mask may hold 0..255, or 0 and 65535; this one reaches {highest}")
+            values = np.minimum(values, 255)
+        return values.astype(np.uint8, copy=False)
+    raise AssertionError("unreachable")
+
+
+# --- the way from a file to pixels ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: str | PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
+    """An open regular file and its name; every failure of the file system as AndonError."""
+    name = fspath(path)
+    try:
+        # Looked at before it is opened: opening a pipe would wait for a writer.
+        status = Path(path).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise AndonError(f"{name}: a folder, not a picture")
+        if not stat.S_ISREG(status.st_mode):
+            raise AndonError(f"{name}: not a regular file")
+        if status.st_size == 0:
+            raise AndonError(f"{name}: the file is empty")
+        if status.st_size > MAX_FILE_BYTES:
+            raise AndonError(f"{name}: {status.st_size:,} bytes are too many for a picture (limit {MAX_FILE_BYTES:,})")
+        file = Path(path).open("rb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError:
+        raise AndonError(f"{name}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise AndonError(f"{name}: cannot be read ({_reason(error)})") from error
+    with file:
+        yield file, name
+
+
+@contextmanager
+def _guarded(name: str) -> Iterator[None]:
+    """Decoders raise anything from KeyError to struct.error on damaged files, and warn; none of it leaves here."""
+    try:
+        with _quiet():
+            yield
+    except AndonError:
+        raise
+    except MemoryError as error:
+        raise AndonError(f"{name}: not enough memory to decode this picture") from error
+    except Exception as error:
+        raise AndonError(f"{name}: damaged or truncated picture ({_reason(error)})") from error
+
+
+def _decode(file: BinaryIO, name: str) -> ImageArray:
+    with _guarded(name):
+        picture = _header(file, name)
+        values, white = _load(picture, file, name)
+        if white != 255:
+            values = _to_eight_bits(values, white)
+        return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+    raise AssertionError("unreachable")
+
+
+def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """The picture with its header read and found to be within the limits."""
+    start = file.read(16)
+    file.seek(0)
+    plugin = next((plugin for signature, _, plugin in _SIGNATURES if signature.match(start)), None)
+    if plugin is None:
+        raise AndonError(f"{name}: not a picture of a known kind ({_KINDS})")
+    picture = plugin(file)
+    width, height = picture.size
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise AndonError(
+            f"{name}: {width}×{height} pixels are too many (limits: {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all)"
+        )
+    return picture
+
+
+def _load(picture: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any], int]:
+    """The pixels of a picture whose header is read, and the value of white: 255 for uint8, more for uint16.
+
+    ``[H, W]`` or ``[H, W, 3]``, values as stored, turned upright.
+    """
+    if getattr(picture, "is_animated", False):
+        raise AndonError(f"{name}: an animation or a file of several pages; save the one picture that is meant")
+    is_tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
+    tiff: _Tags = dict(picture.tag_v2) if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+    _check_mode(picture, tiff, name)
+    # Both are of the header, and gone after loading.
+    orientation, raw_mode = _orientation(picture), _raw_mode(picture)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:  # some program's leftover: it would fill up what is missing with grey
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    picture.load()
+    values: npt.NDArray[Any]
+    white = 255
+    if picture.mode.startswith("I"):
+        # 12 bits, packed, is the one depth that Pillow does not widen.
+        white = 4095 if max(_bits(tiff)) == 12 else 65535
+        values = np.asarray(picture).astype(np.uint16)
+        if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
+            values = white - values
+    elif ";16" in raw_mode or max(_bits(tiff)) > 8:
+        white = 65535
+        values = _load_deep_colour(picture, file, name)
+    elif picture.mode in ("1", "L", "LA"):
+        values = np.array(picture.convert("L"))
+    else:
+        # By way of RGBA where the colours are stored multiplied by alpha.
+        values = np.array((picture.convert("RGBA") if picture.mode == "RGBa" else picture).convert("RGB"))
+    if orientation > 1 and not is_tiff:  # Pillow turns a TIFF by itself
+        values = np.ascontiguousarray(_UPRIGHT[orientation](values))
+    return values, white
+
+
+def _check_mode(picture: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
+    """Refuses pixels whose meaning would have to be guessed."""
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG") or _sample_format(tiff) > 1:
+        raise AndonError(
+            f"{name}: what is white is unknown for floating-point, signed and 32-bit pixels; save 8 or 16 bits unsigned"
+        )
+    if picture.mode not in _COLOUR_MODES and not picture.mode.startswith("I"):
+        raise AndonError(f"{name}: the colour mode {picture.mode} is not read; save it as RGB or grey")
+    if max(_bits(tiff)) > 8 and tiff.get(_PLANAR) == 2:
+        raise AndonError(f"{name}: 16-bit colour in separate planes is not read; save it interleaved, or as PNG")
+
+
+def _load_deep_colour(picture: ImageFile.ImageFile, file: BinaryIO, name: str) -> npt.NDArray[np.uint16]:
+    """16-bit colour: Pillow gives the high bytes only, so OpenCV reads it again, and the two must agree."""
+    import cv2  # slow to import, seldom needed
+
+    high = np.asarray(picture.convert("RGB"))
+    file.seek(0)
+    deep = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3 and deep.shape[2] >= 3:
+        rgb: npt.NDArray[np.uint16] = np.ascontiguousarray(deep[..., 2::-1].astype(np.uint16, copy=False))
+        if rgb.shape == high.shape and np.array_equal(rgb >> 8, high):
+            return rgb
+    raise AndonError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
+
+
+def _to_eight_bits(values: npt.NDArray[np.uint16], white: int) -> npt.NDArray[np.uint8]:
+    """0..white to 0..255, rounded to nearest, by a table."""
+    table = (np.arange(white + 1, dtype=np.uint32) * 255 + white // 2) // white
+    return table.astype(np.uint8)[values]
+
+
+def _raw_mode(picture: ImageFile.ImageFile) -> str:
+    """How the pixels lie in the file, in Pillow's words; "" where the plugin does not say."""
+    if not picture.tile:
+        return ""
+    arguments = picture.tile[0][3]
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _bits(tiff: _Tags) -> tuple[int, ...]:
+    bits = tiff.get(_BITS_PER_SAMPLE, (8,))
+    return (bits if isinstance(bits, tuple) else (bits,)) or (8,)
+
+
+def _sample_format(tiff: _Tags) -> int:
+    """TIFF: 1 unsigned, 2 signed, 3 floating point; 4, "undefined", counts as unsigned (TIFF 6.0, section 19)."""
+    formats = tiff.get(_SAMPLE_FORMAT, (1,))
+    highest = max(formats, default=1) if isinstance(formats, tuple) else int(formats)
+    return 1 if highest == 4 else highest
+
+
+def _orientation(picture: ImageFile.ImageFile) -> int:
+    """EXIF orientation, 1..8, that is still to be applied; 1 where there is none or it makes no sense.
+
+    Pillow turns TIFF pictures by itself and reports their upright size.
+    """
+    data = picture.info.get("exif")
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) or not isinstance(data, bytes):
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        value = exif.get(_ORIENTATION, 1)
+    except Exception:
+        # The picture does not depend on its notes: damaged ones say nothing of how the camera was held.
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+# --- silence ----------------------------------------------------------------------------------------------------------
+
+_quiet_lock = threading.Lock()
+_quiet_users = 0
+_QUIET_FILTER = ("ignore", None, Warning, re.compile(r"PIL\b|andon\.data\.decode\b"), 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings from Pillow while any thread decodes.
+
+    ``warnings.catch_warnings`` is not for threads: two that overlap can leave the filters of one behind for good.
+    """
+    global _quiet_users
+    filters: list[Any] = warnings.filters  # type: ignore[assignment]
+    with _quiet_lock:
+        _quiet_users += 1
+        if _quiet_users == 1:
+            filters.insert(0, _QUIET_FILTER)
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0 and _QUIET_FILTER in warnings.filters:
+                warnings.filters.remove(_QUIET_FILTER)  # type: ignore[attr-defined]
+
+
+def _reason(error: BaseException) -> str:
+    """An exception in a few words of one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    line = " ".join(str(text).split())
+    return line[:200] or type(error).__name__

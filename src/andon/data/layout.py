@@ -1,0 +1,47 @@
+"""What a layout of data sets is: how to recognise a category's folder, and how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from andon.core import Category
+
+__all__ = ["Layout", "ReadOptions"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Choices that a layout may need.
+
+    Attributes:
+        train_fraction: share of the good pictures that goes into training where the layout has no split of its own.
+    """
+
+    train_fraction: float = 0.8
+
+
+class _Recognise(Protocol):
+    def __call__(self, folder: Path) -> bool: ...
+
+
+class _Read(Protocol):
+    def __call__(self, folder: Path, name: str, dataset: str, options: ReadOptions) -> Category: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to lay out a data set on disk.
+
+    Attributes:
+        name: "autovi".
+        expects: what a category looks like, for messages ("train/good/*.png, test/<defect>/*.png").
+        recognise: whether a folder is a category in this layout; looks at names only, and quickly.
+        read: the category in a folder; lists files, opens none but a configuration; AndonError for what is wrong.
+    """
+
+    name: str
+    expects: str
+    recognise: _Recognise
+    read: _Read
