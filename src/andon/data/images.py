@@ -7,8 +7,12 @@ frozen backbone) can be cached beside them, so that eight seeds cost far less th
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from os import PathLike
+from concurrent.futures import Future, ThreadPoolExecutor
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +21,60 @@ import torch
 from andon.core import AndonError, ImageArray, Sample
 from andon.data.cache import ArrayCache
 from andon.data.decode import read_image
+from andon.data.fingerprint import file_fingerprint
 from andon.data.transform import Transform
 
-__all__ = ["ImageLike", "Images", "as_images"]
+__all__ = ["ImageLike", "Images", "PictureMemory", "as_images"]
 
 ImageLike = Sample | str | PathLike[str] | ImageArray
 
+_MemoryKey = tuple[str, int, int, int, str]
+
+
+class PictureMemory:
+    """Resized pictures in memory, at most ``max_bytes``; the ones not used for longest make room. For any thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self._pictures: OrderedDict[_MemoryKey, ImageArray] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def get(self, key: _MemoryKey) -> ImageArray | None:
+        with self._mutex:
+            picture = self._pictures.get(key)
+            if picture is not None:
+                self._pictures.move_to_end(key)
+            return picture
+
+    def put(self, key: _MemoryKey, picture: ImageArray) -> None:
+        with self._mutex:
+            if picture.nbytes > self.max_bytes or key in self._pictures:
+                return
+            self._pictures[key] = picture
+            self.n_bytes += picture.nbytes
+            while self.n_bytes > self.max_bytes:
+                self.n_bytes -= self._pictures.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._mutex:
+            self._pictures.clear()
+            self.n_bytes = 0
+
+
+# One for the process, because it is the process's memory that is to be bounded: 1,300 pictures of 256×256.
+_memory = PictureMemory(256 * 2**20)
+
 
 class Images:
-    """A sequence of pictures.
+    """A sequence of pictures. Picklable; may be read from several threads.
+
+    A resized picture comes from memory (at most 256 MiB a process, files only), else from the cache on disk, else it
+    is decoded. Both know a file's content, not only its name: a changed file is read anew.
 
     Args:
-        items: samples, paths of pictures, or RGB uint8 ``[H, W, 3]`` arrays.
-        cache: where resized pictures and features are kept; None keeps nothing.
+        items: samples, paths of pictures, or RGB uint8 ``[H, W, 3]`` arrays (not to be changed afterwards).
+        cache: where resized pictures and features are kept; None keeps nothing on disk.
     """
 
     def __init__(self, items: Iterable[ImageLike], cache: ArrayCache | None = None) -> None:
@@ -42,17 +87,19 @@ class Images:
 
     def subset(self, indices: Sequence[int]) -> Images:
         """The pictures at ``indices``, with the same cache."""
-        return Images([self.items[i] for i in indices], self.cache)
+        chosen = Images([self.items[i] for i in indices], self.cache)
+        chosen._fingerprints = {
+            new: self._fingerprints[old] for new, old in enumerate(indices) if old in self._fingerprints
+        }
+        return chosen
 
     def name(self, index: int) -> str:
         """What to call picture ``index`` in a message."""
-        item = self.items[index]
-        if isinstance(item, Sample):
-            return str(item.path)
-        return f"picture {index}" if isinstance(item, np.ndarray) else str(item)
+        path = self._path(index)
+        return f"picture {index}" if path is None else str(path)
 
     def image(self, index: int) -> ImageArray:
-        """Picture ``index`` at its own size, RGB uint8 ``[H, W, 3]``."""
+        """Picture ``index`` at its own size, RGB uint8 ``[H, W, 3]``; AndonError names it where it cannot be read."""
         item = self.items[index]
         if isinstance(item, Sample):
             return item.image()
@@ -62,45 +109,102 @@ class Images:
                     f"picture {index} must be an RGB uint8 array [H, W, 3], got {item.dtype} {list(item.shape)}"
                 )
             return item
-        return read_image(Path(item))
+        path = self._path(index)
+        assert path is not None
+        return read_image(path)
 
     def fingerprint(self, index: int) -> str:
-        """Hash of the picture's content (the file's bytes, or the array's)."""
+        """Hash of the picture's content (the file's bytes, or the array's), 32 hexadecimal digits.
+
+        A file is read once a process for it, as long as it is unchanged; an array once.
+        """
+        path = self._path(index)
+        if path is not None:
+            return file_fingerprint(path)
         known = self._fingerprints.get(index)
         if known is None:
-            item = self.items[index]
-            digest = hashlib.blake2b(digest_size=16)
-            if isinstance(item, np.ndarray):
-                digest.update(repr(item.shape).encode())
-                digest.update(np.ascontiguousarray(item).tobytes())
-            else:
-                path = item.path if isinstance(item, Sample) else Path(item)
-                try:
-                    digest.update(path.read_bytes())
-                except OSError as error:
-                    raise AndonError(f"{path}: cannot be read ({error.strerror})") from error
+            image = self.image(index)
+            digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+            digest.update(memoryview(np.ascontiguousarray(image)))
             known = self._fingerprints[index] = digest.hexdigest()
         return known
 
     def resized(self, index: int, transform: Transform) -> ImageArray:
-        """Picture ``index``, decoded, resized and cropped: uint8 ``[h, w, 3]``."""
-        if self.cache is None:
-            return transform.resize(self.image(index))
-        kind = f"pictures-{transform.geometry_key}"
-        cached = self.cache.get(kind, self.fingerprint(index))
-        if cached is not None:
-            return cached[0]
-        image = transform.resize(self.image(index))
-        self.cache.put(kind, self.fingerprint(index), (image,))
-        return image
+        """Picture ``index``, decoded, resized and cropped: uint8 ``[h, w, 3]``, read-only (it may be shared)."""
+        key = self._memory_key(index, transform)
+        picture = None if key is None else _memory.get(key)
+        if picture is None:
+            picture = self._resized_from_disk(index, transform)
+            picture.flags.writeable = False
+            if key is not None:
+                _memory.put(key, picture)
+        return picture
 
     def batches(self, transform: Transform, batch_size: int) -> Iterator[tuple[range, torch.Tensor]]:
-        """``(indices, float32 [B, 3, h, w])`` in order."""
-        for start in range(0, len(self), batch_size):
-            indices = range(start, min(start + batch_size, len(self)))
-            yield indices, transform.normalise(np.stack([self.resized(i, transform) for i in indices]))
+        """``(indices, float32 [B, 3, h, w])`` in order. One batch is decoded ahead, by threads, while one is used."""
+        if batch_size < 1:
+            raise AndonError(f"batch_size must be at least 1, not {batch_size}")
+        starts = [range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
+        if len(self) <= 1:
+            for indices in starts:
+                yield indices, transform.normalise(np.stack([self.resized(i, transform) for i in indices]))
+            return
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="andon-decode") as pool:
+
+            def begin(indices: range) -> list[Future[ImageArray]]:
+                return [pool.submit(self.resized, i, transform) for i in indices]
+
+            ahead = begin(starts[0])
+            try:
+                for number, indices in enumerate(starts):
+                    pictures = [future.result() for future in ahead]
+                    ahead = begin(starts[number + 1]) if number + 1 < len(starts) else []
+                    yield indices, transform.normalise(np.stack(pictures))
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _path(self, index: int) -> Path | None:
+        """The file of picture ``index``; None for an array."""
+        item = self.items[index]
+        if isinstance(item, Sample):
+            return item.path
+        if isinstance(item, np.ndarray):
+            return None
+        try:
+            return Path(fspath(item))
+        except TypeError:
+            raise AndonError(
+                f"picture {index} must be a sample, a path or an RGB uint8 array, not {type(item).__name__}"
+            ) from None
+
+    def _memory_key(self, index: int, transform: Transform) -> _MemoryKey | None:
+        path = self._path(index)
+        if path is None:
+            return None
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            return None  # reading it will say what is wrong
+        return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, transform.geometry_key
+
+    def _resized_from_disk(self, index: int, transform: Transform) -> ImageArray:
+        if self.cache is None:
+            return transform.resize(self.image(index)).view()
+        kind, fingerprint = f"pictures-{transform.geometry_key}", self.fingerprint(index)
+        cached = self.cache.get(kind, fingerprint)
+        if cached is not None and len(cached) == 1 and cached[0].shape == (*transform.output_size, 3):
+            picture: ImageArray = cached[0]
+            return picture
+        picture = transform.resize(self.image(index))
+        self.cache.put(kind, fingerprint, (picture,))
+        return picture.view()
 
 
-def as_images(images: Images | Iterable[ImageLike]) -> Images:
-    """What a caller hands in, as ``Images``."""
-    return images if isinstance(images, Images) else Images(images)
+def as_images(images: Images | Iterable[ImageLike] | ImageLike) -> Images:
+    """What a caller hands in, as ``Images``: samples, paths, arrays, or a single one of them."""
+    if isinstance(images, Images):
+        return images
+    if isinstance(images, Sample | str | PathLike) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        return Images([images])
+    return Images(images)

@@ -74,22 +74,32 @@ class Transform(BaseModel):
         return hashlib.blake2b(canonical_json([1, self.model_dump()]).encode(), digest_size=8).hexdigest()
 
     def resize(self, image: ImageArray) -> ImageArray:
-        """RGB uint8 ``[H, W, 3]`` of any size to uint8 ``[h, w, 3]`` at ``output_size``."""
+        """RGB uint8 ``[H, W, 3]`` of any size to uint8 ``[h, w, 3]`` at ``output_size``.
+
+        The result owns its memory, but for a picture that has the size already: then it is a view of it.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"a picture must be RGB uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
         height, width = self.size
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         top, left = self._crop_origin()
         crop_height, crop_width = self.output_size
-        return image[top : top + crop_height, left : left + crop_width]
+        cropped = image[top : top + crop_height, left : left + crop_width]
+        # A view of a part would keep the whole picture alive in every cache.
+        return cropped if cropped.shape == image.shape else cropped.copy()
 
     def normalise(self, batch: ImageArray | torch.Tensor) -> torch.Tensor:
         """uint8 ``[B, h, w, 3]`` to float32 ``[B, 3, h, w]``."""
-        tensor = torch.as_tensor(batch).permute(0, 3, 1, 2).float().div_(255)
+        if isinstance(batch, np.ndarray) and not batch.flags.writeable:
+            batch = batch.copy()  # torch has no read-only tensors and warns
+        tensor = torch.as_tensor(batch).permute(0, 3, 1, 2)
+        tensor = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format).div_(255)
         if self.normalisation == "imagenet":
             mean = torch.tensor(IMAGENET_MEAN, device=tensor.device).view(1, 3, 1, 1)
             std = torch.tensor(IMAGENET_STD, device=tensor.device).view(1, 3, 1, 1)
-            tensor = (tensor - mean) / std
-        return tensor.contiguous()
+            tensor.sub_(mean).div_(std)
+        return tensor
 
     def denormalise(self, batch: torch.Tensor) -> torch.Tensor:
         """float ``[B, 3, h, w]`` as a method gets it, back to 0..1."""
