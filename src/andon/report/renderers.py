@@ -1,0 +1,249 @@
+"""A table as text: for a terminal, Markdown, LaTeX (booktabs) and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from andon.benchmark.record import ExperimentRecord, Failure
+from andon.report.metrics import long_values
+from andon.report.results import Results, plain
+from andon.report.tables import RowGroup, Table, TableCell, TableRow, published_text
+
+__all__ = ["long_csv", "to_csv", "to_latex", "to_markdown", "to_rich", "to_text"]
+
+
+def heading(table: Table) -> str:
+    """Title, data set, and the table's number in the study."""
+    study = f" (the study's Table {table.study_table})" if table.study_table and table.has_published else ""
+    return f"{table.dataset} · {table.title}{study}"
+
+
+def published_row(group: RowGroup, row: TableRow) -> list[str] | None:
+    """The study's figures of a row, "" where it printed none; None if it printed none at all."""
+    texts = [published_text(cell, group.metric) for cell in row.cells]
+    return texts if any(texts) else None
+
+
+# Terminal
+
+
+def to_rich(table: Table) -> RenderableType:
+    """For a ``rich`` console. The best set is bold, and starred for terminals that show no bold."""
+    grid = RichTable(
+        box=box.SIMPLE_HEAD, title=Text(heading(table), style="bold"), title_justify="left", pad_edge=False
+    )
+    grid.add_column(Text(table.stub))
+    for label in table.columns:
+        grid.add_column(Text(label), justify="right")
+    for index, group in enumerate(table.groups):
+        if len(table.groups) > 1:
+            if index:
+                grid.add_section()
+            grid.add_row(Text(group.metric.title, style="italic"))
+        for row in group.rows:
+            if row.is_mean:
+                grid.add_section()
+            style = "bold" if row.is_mean else ""
+            grid.add_row(Text(row.label, style=style), *(_rich_cell(cell) for cell in row.cells))
+            printed = published_row(group, row)
+            if printed is not None:
+                grid.add_row(Text("  published", style="dim"), *(Text(p, style="dim") for p in printed))
+    notes = [Text(f"  {note}", style="dim") for note in _starred(table)]
+    return Group(grid, *notes, Text(""))
+
+
+def _starred(table: Table) -> list[str]:
+    return [f"* {note}" if note.startswith("Best of a row") else note for note in table.notes]
+
+
+def _rich_cell(cell: TableCell) -> Text:
+    text = Text(cell.text, style={"ok": "", "failed": "red"}.get(cell.status, "dim"))
+    if cell.best:
+        text = Text(f"{cell.text} *", style="bold")
+    if cell.mark:
+        text.append(f" ({cell.mark})", style="yellow")
+    return text
+
+
+def to_text(table: Table, width: int = 120) -> str:
+    """As a terminal of ``width`` characters without colours shows it."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(to_rich(table))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n"
+
+
+# Markdown
+
+_MARKDOWN = {c: f"\\{c}" for c in "\\`*_{}[]#|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def _markdown(text: str) -> str:
+    return "".join(_MARKDOWN.get(c, c) for c in text)
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub's Markdown; the best set is bold."""
+    lines = [f"### {_markdown(heading(table))}", ""]
+    lines.append("| " + " | ".join(_markdown(c) for c in (table.stub, *table.columns)) + " |")
+    lines.append("|---|" + "---:|" * len(table.columns))
+    for group in table.groups:
+        if len(table.groups) > 1:
+            lines.append(f"| *{_markdown(group.metric.title)}* |" + " |" * len(table.columns))
+        for row in group.rows:
+            label = f"**{row.label}**" if row.is_mean else _markdown(row.label)
+            lines.append(f"| {label} | " + " | ".join(_markdown_cell(cell) for cell in row.cells) + " |")
+            printed = published_row(group, row)
+            if printed is not None:
+                lines.append("| *published* | " + " | ".join(f"*{p}*" if p else "" for p in printed) + " |")
+    if table.notes:
+        lines += ["", *(f"- {_markdown(note)}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_cell(cell: TableCell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    return f"{text} ({cell.mark})" if cell.mark else text
+
+
+# LaTeX
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "−": "$-$",
+    "≥": r"$\geq$",
+    "“": "``",
+    "”": "''",
+    "…": r"\dots{}",
+    "�": "?",
+} | {c: f"\\{c}" for c in "&%$#_{}"}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def to_latex(table: Table) -> str:
+    """A ``table`` environment; needs the package booktabs (and T1 or a Unicode engine for names beyond ASCII)."""
+    width = len(table.columns)
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{_latex(heading(table))}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{l{'r' * width}}}",
+        r"\toprule",
+        " & ".join(_latex(c) for c in (table.stub, *table.columns)) + r" \\",
+        r"\midrule",
+    ]
+    for index, group in enumerate(table.groups):
+        if len(table.groups) > 1:
+            if index:
+                lines.append(r"\midrule")
+            lines.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\emph{{{_latex(group.metric.title)}}}}} \\")
+        for row in group.rows:
+            if row.is_mean:
+                lines.append(r"\cmidrule{1-" + str(width + 1) + "}" if len(table.groups) > 1 else r"\midrule")
+            lines.append(" & ".join([_latex(row.label), *(_latex_cell(cell) for cell in row.cells)]) + r" \\")
+            printed = published_row(group, row)
+            if printed is not None:
+                cells = [rf"\emph{{{_latex(p)}}}" if p else "" for p in printed]
+                lines.append(" & ".join([r"\quad\emph{published}", *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.notes:
+        lines.append(r"\par\smallskip\footnotesize " + " ".join(_latex(note) for note in table.notes))
+    lines.append(r"\end{table}")
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: TableCell) -> str:
+    text = _latex(cell.text)
+    if cell.best:
+        text = rf"\textbf{{{text}}}"
+    return rf"{text} {{\footnotesize({_latex(cell.mark)})}}" if cell.mark else text
+
+
+# CSV
+
+
+def to_csv(table: Table) -> str:
+    """One line a row; of each method mean, standard deviation, runs, best, published mean and deviation, unrounded.
+
+    Percentages are fractions in 0..1, published ones too. Empty: no such figure; ``status`` says why.
+    """
+    parts = ("mean", "sd", "runs", "best", "status", "published mean", "published sd")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = ["dataset", "table", "metric", "row"] + [f"{label}: {part}" for label in table.columns for part in parts]
+    writer.writerow([_csv(h) for h in header])
+    for group in table.groups:
+        scale = 100 if group.metric.unit == "%" else 1
+        for row in group.rows:
+            line: list[str] = [_csv(table.dataset), table.name, group.metric.name, _csv(row.label)]
+            for cell in row.cells:
+                summary, printed = cell.summary, cell.published
+                line += [
+                    _figure(summary.mean if summary else None),
+                    _figure(summary.sd if summary else None),
+                    str(summary.n) if summary else "0",
+                    "yes" if cell.best else "no",
+                    cell.status,
+                    _figure(printed.mean / scale if printed else None),
+                    _figure(printed.sd / scale if printed else None),
+                ]
+            writer.writerow([_csv(field) if i == 2 else field for i, field in enumerate(line)])
+    return out.getvalue()
+
+
+_LONG_HEADER = ("dataset", "category", "method", "label", "seed", "metric", "value", "unit", "status", "experiment")
+
+
+def long_csv(results: Results) -> str:
+    """Every figure of every run on a line of its own, unrounded; failed runs have one line without a value."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_LONG_HEADER)
+    for dataset in results.datasets:
+        for row in dataset.rows:
+            for column in dataset.columns:
+                runs = dataset.get(row, column)
+                for line in _long_lines([*runs.records, *runs.failures], column.label):
+                    writer.writerow(line)
+    return out.getvalue()
+
+
+def _long_lines(entries: Iterable[ExperimentRecord | Failure], label: str) -> Iterable[list[str]]:
+    for entry in entries:
+        spec = entry.spec
+        head = [_csv(plain(t)) for t in (spec.dataset, spec.category, spec.method)] + [_csv(label), str(spec.seed)]
+        if isinstance(entry, Failure):
+            yield [*head, "", "", "", "failed", entry.id]
+            continue
+        for metric, unit, value in long_values(entry):
+            status = "undefined" if value is None else "ok"
+            yield [*head, _csv(plain(metric)), _figure(value), unit, status, entry.id]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _csv(text: str) -> str:
+    """A spreadsheet would take a name that starts like a formula for one."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

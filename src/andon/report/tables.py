@@ -1,0 +1,476 @@
+"""The study's tables from a store: rows are inspection tasks, columns methods, cells mean ± deviation over the seeds.
+
+As in Carvalho et al. 2024 (Tables 6–10): figures in %, one decimal; a Mean row (mean over the tasks ± standard
+deviation across them); the best set of every row by Welch's t-test at 5 % (``andon.benchmark.statistics``). Where the
+data set is AutoVI the study's own figures stand beside the measured ones. What is missing is said in its cell: a figure
+from fewer runs than planned carries "2/3", a method without any "failed" or "not run".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from andon.benchmark import published
+from andon.benchmark.statistics import Summary, best_set, mean_over, run_means
+from andon.benchmark.store import Store
+from andon.report.metrics import (
+    Metric,
+    Source,
+    aupro,
+    auspro,
+    defect_auroc,
+    defect_auspro,
+    image_metrics,
+    point_metric,
+)
+from andon.report.results import Column, DatasetResults, Results, Row, Runs, collect, plain
+
+__all__ = [
+    "RowGroup",
+    "Table",
+    "TableCell",
+    "TableRow",
+    "build_tables",
+    "category_tables",
+    "is_autovi",
+    "make_tables",
+    "primary_limit",
+    "published_text",
+    "random_weights_note",
+]
+
+Status = Literal["ok", "undefined", "failed", "not run", "not planned"]
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell.
+
+    Attributes:
+        text: "88.4 ± 0.3", "failed", "not run", "–".
+        status: why there is no figure, or "ok".
+        summary: the figure, unrounded (percentages as fractions); None without one.
+        best: belongs to the best set of its row.
+        mark: what the reader has to know of it: "2/3" (runs behind it), "cached", "5/6 tasks".
+        published: the study's printed figure, None where it printed none.
+    """
+
+    text: str
+    status: Status = "ok"
+    summary: Summary | None = None
+    best: bool = False
+    mark: str = ""
+    published: published.Published | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of cells, one a column of the table."""
+
+    label: str
+    cells: tuple[TableCell, ...]
+    is_mean: bool = False
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows of one metric."""
+
+    metric: Metric
+    rows: tuple[TableRow, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, to be rendered by ``andon.report.renderers``.
+
+    Attributes:
+        name: file name without suffix, unique within a report.
+        title: what it shows.
+        dataset: of which data set.
+        stub: what the rows are ("Task").
+        columns: labels of the methods.
+        groups: rows by metric.
+        notes: to be printed under it.
+        study_table: its number in the study; None if it has none there.
+        detail: shown folded in the page.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    columns: tuple[str, ...]
+    groups: tuple[RowGroup, ...]
+    notes: tuple[str, ...] = ()
+    stub: str = "Task"
+    study_table: int | None = None
+    detail: bool = False
+    column_keys: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def cells(self) -> list[TableCell]:
+        return [cell for group in self.groups for row in group.rows for cell in row.cells]
+
+    @property
+    def has_published(self) -> bool:
+        return any(cell.published is not None for cell in self.cells)
+
+
+def is_autovi(dataset: str) -> bool:
+    """Whether the study's figures belong beside those of a data set of this name."""
+    return dataset.strip().casefold() == "autovi"
+
+
+def primary_limit(results: DatasetResults) -> str:
+    """The pixel-FPR limit of the tables: the first one of the protocols ("0.05")."""
+    limits = dict.fromkeys(f"{column.protocol.fpr_limits[0]:g}" for column in results.columns)
+    return next(iter(limits), "0.05")
+
+
+def make_tables(store: Store) -> list[Table]:
+    """All tables of a store, data set by data set.
+
+    Raises:
+        AndonError: nothing has finished in the store.
+    """
+    return build_tables(collect(store))
+
+
+def build_tables(results: Results) -> list[Table]:
+    """All tables of collected results."""
+    tables: list[Table] = []
+    for index, dataset in enumerate(results.datasets):
+        prefix = "" if len(results.datasets) == 1 else f"{_slug(dataset.name) or 'dataset'}-{index + 1}-"
+        tables += _dataset_tables(dataset, prefix)
+    return tables
+
+
+def _dataset_tables(results: DatasetResults, prefix: str) -> list[Table]:
+    metrics = image_metrics()
+    limit = primary_limit(results)
+    targets = ("99", "95", "90")
+    tables = [
+        _table(results, f"{prefix}auroc", "Image-level detection: AUROC (%)", [metrics["auroc"]], study=6),
+        _table(results, f"{prefix}ap", "Image-level detection: average precision (%)", [metrics["ap"]], study=7),
+        _table(
+            results,
+            f"{prefix}tpr-at-tnr",
+            "Defective pictures found (TPR, %) when 99, 95 and 90 % of the good ones pass",
+            [metrics[f"tpr_at_tnr_{t}"] for t in targets],
+            study=8,
+            notes=("Thresholds are set on the test set's own good pictures.",),
+        ),
+        _table(
+            results,
+            f"{prefix}train-threshold",
+            "Threshold set on good training pictures alone: error rates on the test set (%)",
+            [metrics[f"{rate}_train_good_{t}"] for t in targets for rate in ("fpr", "fnr")],
+            notes=(
+                "Thresholds come from scores of training pictures by models that did not see them. "
+                "FPR: good pictures that alarm (promised: 100 % − TNR). FNR: defective pictures that pass.",
+            ),
+        ),
+        _table(results, f"{prefix}auspro", f"Localisation: AUsPRO to a pixel FPR of {limit} (%)", [auspro(limit)], 9),
+        _table(
+            results,
+            f"{prefix}speed",
+            "Training time (s), prediction speed (pictures a second), peak memory (MiB)",
+            [metrics["training_seconds"], metrics["images_per_second"], metrics["peak_memory_mb"]],
+            study=10,
+        ),
+    ]
+    others, region_limits = _other_limits(results, limit)
+    more = [auspro(other) for other in others] + [aupro(other) for other in region_limits]
+    more += [metrics["pixel_auroc"], metrics["pixel_ap"]]
+    tables.append(
+        _table(results, f"{prefix}localisation", "Localisation: other measures (%)", more, detail=True),
+    )
+    tables.append(_table(results, f"{prefix}best-f1", "Best F1 (%)", [metrics["best_f1"]], detail=True))
+    optional = {f"{prefix}train-threshold", f"{prefix}localisation", f"{prefix}auspro", f"{prefix}best-f1"}
+    return [t for t in tables if t.name not in optional or any(cell.summary is not None for cell in t.cells)]
+
+
+def _other_limits(results: DatasetResults, primary: str) -> tuple[list[str], list[str]]:
+    """Limits of AUsPRO beside the tables' and of AUPRO, ascending."""
+    found: dict[str, None] = {}
+    regions: dict[str, None] = {}
+    for record in results.records:
+        if record.evaluation.localisation is not None:
+            found |= dict.fromkeys(record.evaluation.localisation.auspro)
+            regions |= dict.fromkeys(record.evaluation.localisation.aupro)
+    return sorted((k for k in found if k != primary), key=_number), sorted(regions, key=_number)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("inf")
+
+
+def category_tables(results: DatasetResults, row: Row) -> list[Table]:
+    """The tables of one task: by defect type, and operating points; those that have a figure."""
+    tables = [_defect_types(results, row), _operating_points(results, row)]
+    return [table for table in tables if any(cell.summary is not None for cell in table.cells)]
+
+
+def _defect_types(results: DatasetResults, row: Row) -> Table:
+    limit = primary_limit(results)
+    runs = [results.get(row, column) for column in results.columns]
+    counts: dict[str, int] = {}
+    for found in runs:
+        for record in found.records:
+            for defect_type, metrics in record.evaluation.defect_types.items():
+                counts[defect_type] = max(counts.get(defect_type, 0), metrics.n)
+    families: tuple[Callable[[str], Metric], ...] = (defect_auroc, lambda name: defect_auspro(name, limit))
+    groups = []
+    for family in families:
+        rows = tuple(
+            TableRow(f"{plain(name)} ({count})", _row_cells(family(name), results.columns, runs, None))
+            for name, count in sorted(counts.items())
+        )
+        if any(cell.summary is not None for r in rows for cell in r.cells):
+            groups.append(RowGroup(family(""), rows))
+    return _assemble(
+        results,
+        f"defect-types-{row.key}",
+        f"{row.label}: by defect type (%)",
+        groups,
+        stub="Defect type (pictures)",
+        notes=("Pictures of one defect type against all good ones.",),
+    )
+
+
+def _operating_points(results: DatasetResults, row: Row) -> Table:
+    runs = [results.get(row, column) for column in results.columns]
+    points: list[tuple[Source, str | None, str]] = []
+    sources: dict[Source, str] = {"test good": "good test pictures", "train good": "good training pictures"}
+    for source, where in sources.items():
+        points += [(source, t, f"Set on {where}, TNR {t} %") for t in ("99", "95", "90")]
+    points.append(("best F1", None, "Best F1 (set on the test set's labels)"))
+    parts: tuple[tuple[Literal["fpr", "fnr", "threshold"], str], ...] = (
+        ("fpr", "FPR: good pictures that alarm (%)"),
+        ("fnr", "FNR: defective pictures that pass (%)"),
+        ("threshold", "Threshold"),
+    )
+    groups = []
+    for part, title in parts:
+        rows = []
+        for source, percent, label in points:
+            cells = _row_cells(point_metric(source, percent, part), results.columns, runs, None)
+            if any(cell.summary is not None for cell in cells):
+                rows.append(TableRow(label, cells))
+        if rows:
+            groups.append(RowGroup(replace(point_metric("best F1", None, part), title=title, name=part), tuple(rows)))
+    return _assemble(
+        results, f"operating-points-{row.key}", f"{row.label}: operating points", groups, stub="Operating point"
+    )
+
+
+def _table(
+    results: DatasetResults,
+    name: str,
+    title: str,
+    metrics: Sequence[Metric],
+    study: int | None = None,
+    notes: tuple[str, ...] = (),
+    detail: bool = False,
+) -> Table:
+    groups = [_group(results, metric) for metric in metrics]
+    return _assemble(results, name, title, groups, notes=notes, study=study, detail=detail)
+
+
+def _assemble(
+    results: DatasetResults,
+    name: str,
+    title: str,
+    groups: Sequence[RowGroup],
+    *,
+    stub: str = "Task",
+    notes: tuple[str, ...] = (),
+    study: int | None = None,
+    detail: bool = False,
+) -> Table:
+    return Table(
+        name=name,
+        title=title,
+        dataset=plain(results.name),
+        columns=tuple(column.label for column in results.columns),
+        groups=tuple(groups),
+        notes=(*notes, *_notes(results, groups)),
+        stub=stub,
+        study_table=study,
+        detail=detail,
+        column_keys=tuple(column.key for column in results.columns),
+    )
+
+
+def _group(results: DatasetResults, metric: Metric) -> RowGroup:
+    by_row = [[results.get(row, column) for column in results.columns] for row in results.rows]
+    rows = []
+    for row, runs in zip(results.rows, by_row, strict=True):
+        category = row.category if is_autovi(results.name) else None
+        rows.append(TableRow(row.label, _row_cells(metric, results.columns, runs, category)))
+    if len(rows) > 1:
+        rows.append(_mean_row(results, metric, rows, by_row))
+    return RowGroup(metric, tuple(rows))
+
+
+def _row_cells(
+    metric: Metric, columns: Sequence[Column], runs: Sequence[Runs], study_category: str | None
+) -> tuple[TableCell, ...]:
+    cells = []
+    for column, found in zip(columns, runs, strict=True):
+        printed = _published(metric, column, study_category) if study_category else None
+        cells.append(_cell(metric, found, printed))
+    return _mark_best(metric, cells, [cell.summary for cell in cells])
+
+
+def _cell(metric: Metric, runs: Runs, printed: published.Published | None) -> TableCell:
+    if not runs.records:
+        status: Status = "failed" if runs.failures else "not run" if runs.pending else "not planned"
+        return TableCell("–" if status == "not planned" else status, status, published=printed)
+    used, cached = _timed(metric, runs)
+    summary = _summary(metric, used)
+    if summary.mean is None:
+        return TableCell("–", "undefined", published=printed)
+    mark = f"{summary.n}/{runs.expected}" if summary.n < runs.expected else ""
+    if cached:
+        mark = f"{mark}, cached" if mark else "cached"
+    return TableCell(metric.format_summary(summary), "ok", summary, mark=mark, published=printed)
+
+
+def _timed(metric: Metric, runs: Runs) -> tuple[Runs, bool]:
+    """The runs whose time is the whole cost; all of them, and True, where every run had its features given."""
+    if metric.name != "training_seconds":
+        return runs, False
+    whole = tuple(r for r in runs.records if not r.features_cached)
+    return (Runs(whole), False) if whole else (runs, True)
+
+
+def _summary(metric: Metric, runs: Runs) -> Summary:
+    summary = runs.summary(metric.read)
+    if metric.unit != "%" and summary.exact:
+        # A method without randomness still takes a little longer or shorter every time.
+        return Summary(summary.n, summary.mean, None, False, summary.missing, summary.ddof)
+    return summary
+
+
+def _mean_row(
+    results: DatasetResults, metric: Metric, rows: Sequence[TableRow], by_row: Sequence[Sequence[Runs]]
+) -> TableRow:
+    cells: list[TableCell] = []
+    tests: list[Summary | None] = []
+    for index, column in enumerate(results.columns):
+        below = [row.cells[index] for row in rows]
+        planned = [cell for cell in below if cell.status != "not planned"]
+        given = [cell.summary for cell in below if cell.summary is not None]
+        printed = _published(metric, column, None) if is_autovi(results.name) else None
+        if not given:
+            failed = bool(planned) and all(cell.status == "failed" for cell in planned)
+            cells.append(TableCell("failed" if failed else "–", "failed" if failed else "undefined", published=printed))
+            tests.append(None)
+            continue
+        summary = mean_over(given)
+        partial = "in part" if any(_lacks_runs(metric, runs[index]) for runs in by_row) else ""
+        mark = f"{len(given)}/{len(rows)} tasks" if len(given) < len(rows) else partial
+        cells.append(TableCell(metric.format_summary(summary), "ok", summary, mark=mark, published=printed))
+        # Means over different tasks cannot be compared: such a column takes no part in the test.
+        complete = len(given) == len(rows)
+        tests.append(_mean_test(metric, [runs[index] for runs in by_row]) if complete else None)
+    return TableRow("Mean", _mark_best(metric, cells, tests), is_mean=True)
+
+
+def _lacks_runs(metric: Metric, runs: Runs) -> bool:
+    defined = sum(value is not None for value in runs.values(metric.read).values())
+    return 0 < defined < runs.expected
+
+
+def _mean_test(metric: Metric, runs: Sequence[Runs]) -> Summary | None:
+    used = [_timed(metric, r)[0] for r in runs]
+    exact = metric.unit == "%" and all(r.exact for r in used)
+    if not exact and any(r.exact for r in used):
+        return None
+    return run_means([r.values(metric.read) for r in used], exact=exact)
+
+
+def _mark_best(metric: Metric, cells: Sequence[TableCell], tests: Sequence[Summary | None]) -> tuple[TableCell, ...]:
+    if metric.higher_is_better is None:
+        return tuple(cells)
+    compared = {str(i): s for i, s in enumerate(tests) if s is not None and s.mean is not None}
+    if len(compared) < 2:
+        return tuple(cells)
+    best = best_set(compared, higher_is_better=metric.higher_is_better)
+    return tuple(
+        TableCell(c.text, c.status, c.summary, str(i) in best, c.mark, c.published) for i, c in enumerate(cells)
+    )
+
+
+def _published(metric: Metric, column: Column, category: str | None) -> published.Published | None:
+    # A few-shot variant is another experiment than the study's.
+    if metric.published is None or column.protocol.shots is not None:
+        return None
+    return published.published(metric.published, column.method, category)
+
+
+def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
+    """What a reader of these cells has to know, only as far as it applies."""
+    cells = [cell for group in groups for row in group.rows for cell in row.cells]
+    plain_rows = [cell for group in groups for row in group.rows if not row.is_mean for cell in row.cells]
+    notes = []
+    if any(cell.summary is not None and cell.summary.sd is not None for cell in plain_rows):
+        notes.append("Mean ± standard deviation over the seeds; Mean row: over the tasks.")
+    if any(cell.best for cell in cells):
+        notes.append("Best of a row: the best mean and all that do not differ from it (Welch's t-test, 5 %).")
+    exact = [
+        column.label
+        for column in results.columns
+        if any(results.get(row, column).exact for row in results.rows) and any(g.metric.unit == "%" for g in groups)
+    ]
+    if exact:
+        notes.append(f"Not dependent on the seed, so one run stands for all: {', '.join(exact)}.")
+    single = any(c.summary is not None and c.summary.n == 1 and not c.summary.exact for c in plain_rows)
+    if single and any(group.metric.higher_is_better is not None for group in groups):
+        notes.append("A figure of a single run has no deviation and cannot be tested.")
+    if any("/" in cell.mark for cell in cells):
+        notes.append("k/n: only k of the n planned runs (or tasks) have the figure.")
+    if any(cell.mark == "in part" for cell in cells):
+        notes.append("In part: some of the tasks lack runs.")
+    if any(cell.mark.endswith("tasks") for cell in cells):
+        notes.append("A mean over part of the tasks is not compared with the others.")
+    training = [c for g in groups if g.metric.name == "training_seconds" for r in g.rows for c in r.cells]
+    if any(cell.mark for cell in training):
+        notes.append("Training time counts runs that computed their own features; “cached” where none did.")
+    printed = {cell.published.misprint for cell in cells if cell.published is not None and cell.published.misprint}
+    if any(cell.published is not None for cell in cells):
+        notes.append(f"Published: {published.SOURCE}, mean ± standard deviation of {published.RUNS} runs.")
+        notes += [f"Published figure marked “!”: {misprint}." for misprint in sorted(printed)]
+    notes += [random_weights_note(results.columns)] if any(c.random_weights for c in results.columns) else []
+    return notes
+
+
+def random_weights_note(columns: Sequence[Column]) -> str:
+    """Names the methods that ran on random weights; "" if none did."""
+    by_parts: dict[tuple[str, ...], list[str]] = {}
+    for column in columns:
+        if column.random_weights:
+            by_parts.setdefault(column.random_weights, []).append(column.label)
+    named = "; ".join(f"{', '.join(labels)}: {', '.join(parts)}" for parts, labels in by_parts.items())
+    return f"Random weights ({named}): the features are not pretrained." if named else ""
+
+
+def _slug(text: str) -> str:
+    """Lower-case ASCII letters, digits and hyphens, for file names."""
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.casefold()).split())[:40]
+
+
+def published_text(cell: TableCell, metric: Metric) -> str:
+    """ "77.2 ± 0.3", with "!" where the printed figure cannot be right; "" where nothing was printed."""
+    printed = cell.published
+    if printed is None:
+        return ""
+    digits = 0 if metric.unit == "s" else 1
+    flag = " !" if printed.misprint else ""
+    return f"{printed.mean:,.{digits}f} ± {printed.sd:,.{digits}f}{flag}"
