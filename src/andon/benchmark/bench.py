@@ -18,8 +18,10 @@ from andon.benchmark._files import StoreError
 from andon.benchmark.engine import Engine, Event, Failed, Finished, Job, LocalEngine, Progressed, Started
 from andon.benchmark.plan import ExpandedPlan, Plan, PlanContent, expand, load_plan
 from andon.benchmark.record import ExperimentSpec, Failure
+from andon.benchmark.runner import RunOptions, keep_gallery, run_experiment
 from andon.benchmark.store import Store, StoredDataset, StoredPlan
 from andon.core import AndonError, Category, ProgressCallback, listed, no_progress
+from andon.data.cache import ArrayCache
 from andon.methods.registry import method_class
 
 __all__ = ["ExperimentState", "PlanStatus", "RunEvent", "RunSummary", "plan_status", "resume_plan", "run_plan"]
@@ -118,7 +120,7 @@ def run_plan(
         retry_failed: whether experiments that failed before are tried again.
         engine: what runs the experiments; this machine by default.
         on_event: told what happens; an exception from it ends the run.
-        progress: stage "data" while the data sets are read.
+        progress: stage "fingerprint" while the files of the data sets are hashed.
 
     Raises:
         AndonError: the plan or its data is not right, another run holds the store.
@@ -129,9 +131,7 @@ def run_plan(
     if not isinstance(plan, Plan):
         plan = load_plan(plan)
     plan = plan.with_data(data)
-    progress("data", 0, 1)
-    expanded = expand(plan)
-    progress("data", 1, 1)
+    expanded = expand(plan, progress=progress)
     modules = _modules(expanded)
     if engine is None:
         device_jobs = 1 if jobs is None and device != "cpu" else jobs
@@ -157,6 +157,9 @@ def run_plan(
         )
         cache_root = None if cache is False else store.cache_root if cache is None else Path(cache)
         first_seed = plan.content.seeds[0]
+        # An experiment keeps its category's gallery; one that was damaged or removed since has none left to do that.
+        for spec in {(s.dataset, s.category): s for s in skipped if s.id in store}.values():
+            keep_gallery(store, spec, expanded.category(spec))
         try:
             engine.run(
                 [
@@ -264,9 +267,6 @@ class ExperimentJob:
 
 def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
     """Runs in the experiment's own process."""
-    from andon.benchmark.runner import RunOptions, run_experiment
-    from andon.data.cache import ArrayCache
-
     if job.module:
         importlib.import_module(job.module)
     run_experiment(

@@ -32,8 +32,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from andon.benchmark.record import ExperimentSpec, Protocol
-from andon.core import AndonError, Category, Dataset, canonical_json
-from andon.methods.registry import create_method
+from andon.core import AndonError, Category, Dataset, ProgressCallback, canonical_json, no_progress
+from andon.data import category_fingerprint, load_dataset
+from andon.methods.registry import create_method, method_class
 
 __all__ = [
     "DatasetEntry",
@@ -44,6 +45,7 @@ __all__ = [
     "PlanContent",
     "expand",
     "load_plan",
+    "make_plan",
     "packaged_plans",
 ]
 
@@ -64,12 +66,14 @@ class DatasetEntry(_Frozen):
         name: its name in tables; the reader's name for it otherwise.
         layout: "autovi", "mvtec", "folder"; found out otherwise.
         categories: those wanted; all otherwise.
+        train_fraction: share of the good pictures that is for training, in a layout without a split.
     """
 
     path: str | None = None
     name: str | None = None
     layout: str | None = None
     categories: tuple[str, ...] | None = Field(default=None, min_length=1)
+    train_fraction: float = Field(default=0.8, gt=0, lt=1)
 
 
 class MethodEntry(_Frozen):
@@ -248,8 +252,77 @@ def load_plan(
     return Plan(content.name or name, content, text, where, base, lines).with_data(data)
 
 
-def expand(plan: Plan) -> ExpandedPlan:
+def make_plan(
+    data: Sequence[str | Path],
+    methods: Sequence[str],
+    *,
+    options: Sequence[str] = (),
+    seeds: int | Sequence[int] = 1,
+    categories: Sequence[str] | None = None,
+) -> Plan:
+    """A plan without a file: methods on folders.
+
+    Args:
+        data: folders of data sets, relative to the working folder like the methods' files.
+        methods: names, or ``path/to/file.py:Class``.
+        options: ``METHOD.OPTION=VALUE``, the value in YAML: ``patchcore.coreset_ratio=0.2``,
+            ``padim.transform.size=[128, 128]``.
+        seeds: their number, or a list.
+        categories: those wanted of every data set; all otherwise.
+
+    Its name says methods, options and folders, so that several of them in one store stand side by side.
+
+    Raises:
+        AndonError: an option of no method or without a value; the rest comes with ``expand``.
+    """
+    configs: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    changes: dict[str, list[str]] = {method: [] for method in methods}
+    for option in options:
+        method = max((m for m in methods if option.startswith(f"{m}.")), key=len, default=None)
+        place, equals, text = option.removeprefix(f"{method}.").partition("=")
+        if method is None or not equals or not all(place.split(".")):
+            raise AndonError(
+                f"option {option!r}: expected METHOD.OPTION=VALUE with one of the methods {', '.join(methods)}"
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise AndonError(f"option {option!r}: the value is not valid YAML") from None
+        *above, name = place.split(".")
+        config = configs[method]
+        for part in above:
+            config = config.setdefault(part, {})
+            if not isinstance(config, dict):
+                raise AndonError(f"option {option!r}: {part!r} was given a value before")
+        config[name] = value
+        changes[method].append(f"{place}={text}")
+    entries: list[Any] = []
+    for method in methods:
+        if configs[method]:
+            label = f"{method_class(method).title} {', '.join(changes[method])}"
+            entries.append({"method": method, "label": label, "config": configs[method]})
+        else:
+            entries.append(method)
+    value = {
+        "name": f"{', '.join([*methods, *options])} on {', '.join(Path(d).resolve().name for d in data)}",
+        "datasets": [
+            {"path": str(Path(d).absolute()), **({"categories": list(categories)} if categories else {})} for d in data
+        ],
+        "methods": entries,
+        "seeds": list(seeds) if isinstance(seeds, Sequence) else seeds,
+    }
+    where = "the command's plan"
+    content = _validate(PlanContent, value, where, {})
+    source = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return Plan(str(value["name"]), content, source, where, Path.cwd())
+
+
+def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedPlan:
     """A plan's experiments. Reads the data sets' folders and hashes their files (no pixel is decoded).
+
+    Args:
+        plan: the plan.
+        progress: stage "fingerprint", files of one category after the other.
 
     Raises:
         AndonError: missing folder, unknown category, category without good training or without test pictures, unknown
@@ -268,11 +341,12 @@ def expand(plan: Plan) -> ExpandedPlan:
     filters = {f"{key}[{i}]": f for key in ("include", "exclude") for i, f in enumerate(getattr(content, key))}
     used: set[str] = set()
     # Of the methods of a category those that share features come together, so that a cache that cannot hold
-    # everything still holds them.
-    methods.sort(key=lambda m: m.feature_key)
+    # everything still holds them; otherwise the plan's order stays.
+    keys = [m.feature_key for m in methods]
+    methods.sort(key=lambda m: keys.index(m.feature_key))
     for dataset in datasets.values():
         for category in dataset:
-            fingerprint = _fingerprint(category)
+            fingerprint = category_fingerprint(category, progress=progress)
             for method in methods:
                 for seed in content.seeds if method.seeded else content.seeds[:1]:
                     spec = ExperimentSpec(
@@ -342,8 +416,9 @@ def _resolve_method(plan: Plan, index: int) -> _ResolvedMethod:
     protocol = _validate(Protocol, values, plan.where, plan.lines, (*location, "protocol"))
     config = method.config.model_dump(mode="json")
     try:
-        features = canonical_json({k: config[k] for k in _FEATURE_KEYS if k in config} if "backbone" in config else {})
         canonical_json(config)
+        shared = {k: config[k] for k in _FEATURE_KEYS if k in config}
+        features = canonical_json(shared) if "backbone" in config else entry.method
     except ValueError as error:
         raise plan.error((*location, "config"), f"options must be finite ({error})") from error
     return _ResolvedMethod(
@@ -361,8 +436,6 @@ def _resolve_method(plan: Plan, index: int) -> _ResolvedMethod:
 
 
 def _load_datasets(plan: Plan) -> Iterator[tuple[str, Dataset]]:
-    from andon.data import load_dataset
-
     names: set[str] = set()
     for index, entry in enumerate(plan.content.datasets):
         location = ("datasets", index)
@@ -370,7 +443,13 @@ def _load_datasets(plan: Plan) -> Iterator[tuple[str, Dataset]]:
             raise plan.error(location, f"data set {entry.name or index + 1} has no path: give its folder (--data DIR)")
         folder = plan.base / Path(entry.path).expanduser()
         try:
-            dataset = load_dataset(folder, layout=entry.layout, name=entry.name, categories=entry.categories)
+            dataset = load_dataset(
+                folder,
+                layout=entry.layout,
+                name=entry.name,
+                categories=entry.categories,
+                train_fraction=entry.train_fraction,
+            )
         except AndonError as error:
             raise plan.error(location, str(error)) from error
         if dataset.name in names:
@@ -381,12 +460,6 @@ def _load_datasets(plan: Plan) -> Iterator[tuple[str, Dataset]]:
                     raise plan.error(location, f"category {category.name} ({category.root}) has no {what} pictures")
         names.add(dataset.name)
         yield dataset.name, dataset
-
-
-def _fingerprint(category: Category) -> str:
-    from andon.data import category_fingerprint
-
-    return category_fingerprint(category)
 
 
 def _read(path: Path) -> str:
@@ -461,7 +534,8 @@ def _validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key comes first: it explains why the right one is missing.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         location = (*prefix, *first["loc"])
         if first["type"] == "extra_forbidden":
             known = _model_at(model, first["loc"][:-1]).model_fields

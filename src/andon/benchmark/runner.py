@@ -49,7 +49,7 @@ from andon.data.images import Images
 from andon.methods.base import FitReport, Method
 from andon.methods.registry import create_method
 
-__all__ = ["RunOptions", "draw_shots", "gallery_samples", "run_experiment"]
+__all__ = ["RunOptions", "draw_shots", "gallery_samples", "keep_gallery", "run_experiment"]
 
 GALLERY_PER_TYPE = 2
 SPEED_PICTURES = 32
@@ -142,7 +142,7 @@ def run_experiment(
     )
     predict_uncached = counting is None or counting.mostly_missed()
     speed = _images_per_second(method, test, options.device, progress)
-    _keep_gallery(store, spec, [test[i] for i in gallery])
+    keep_gallery(store, spec, category)
     record = ExperimentRecord(
         id=spec.id,
         spec=spec,
@@ -250,10 +250,12 @@ def _images_per_second(
     return done / (time.perf_counter() - start)
 
 
-def _keep_gallery(store: Store, spec: ExperimentSpec, samples: Sequence[Sample]) -> None:
+def keep_gallery(store: Store, spec: ExperimentSpec, category: Category) -> None:
+    """Keeps small copies of the gallery's pictures of an experiment's category, unless they are kept already."""
     where = (spec.dataset, spec.category, spec.data_fingerprint)
     if store.has_gallery(*where):
         return
+    samples = [category.test[i] for i in gallery_samples(category.test)]
     pictures = []
     for sample in samples:
         image, truth = sample.image(), sample.ground_truth()

@@ -58,7 +58,17 @@ _RECORD, _ARRAYS, _MAPS, _MODEL, _LOG, _MANIFEST = (
     "log.txt",
     "manifest.json",
 )
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,  # Pillow's for broken PNG
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -338,26 +348,16 @@ class Store:
     def gallery(self, dataset: str, category: str, data_fingerprint: str) -> list[GalleryPicture]:
         """The gallery's pictures of a category: two of every defect type, then two good ones.
 
-        Empty where there is none; a damaged picture is left out and named in ``problems``.
+        Empty where there is none, or where it is damaged (named in ``problems``).
         """
         folder = self._gallery_path(dataset, category, data_fingerprint)
         if not folder.is_dir():
             return []
-        pictures = []
         try:
-            entries = json.loads((folder / "gallery.json").read_bytes())["pictures"]
-            for entry in entries:
-                with Image.open(folder / entry["image"]) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-                mask = None
-                if entry["mask"] is not None:
-                    with Image.open(folder / entry["mask"]) as image:
-                        mask = np.asarray(image.convert("L")) > 0
-                height, width = entry["size"]
-                pictures.append(GalleryPicture(entry["sample_id"], entry["defect_type"], (height, width), pixels, mask))
-        except (*_UNREADABLE, TypeError, SyntaxError) as error:
+            return _read_gallery(folder)
+        except _UNREADABLE as error:
             self._note(str(_damaged(folder, str(error))))
-        return pictures
+            return []
 
     # Writing
 
@@ -400,6 +400,10 @@ class Store:
                         self._verified(experiment_id, name)
             except AndonError as error:
                 moved.append(self._set_aside(self.path(experiment_id), str(error)))
+        for path in sorted((self.root / "galleries").glob("*")):
+            problem = _gallery_problem(path)
+            if problem is not None:
+                moved.append(self._set_aside(path, problem))
         for folder, model in (("failures", Failure), ("plans", StoredPlan)):
             for path in sorted((self.root / folder).glob("*.json")):
                 problem = _problem(model, path)
@@ -586,6 +590,35 @@ def shrink(
         coverage = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
         mask = np.asarray(coverage) > 0
     return GalleryPicture(sample_id, defect_type, (height, width), small, mask)
+
+
+def _read_gallery(folder: Path) -> list[GalleryPicture]:
+    """Any of ``_UNREADABLE`` where it is damaged."""
+    pictures = []
+    content = json.loads((folder / "gallery.json").read_bytes())
+    for entry in content["pictures"]:
+        pixels = _read_pixels(folder, entry["image"], "RGB")
+        mask = None if entry["mask"] is None else _read_pixels(folder, entry["mask"], "L") > 0
+        height, width = entry["size"]
+        pictures.append(GalleryPicture(entry["sample_id"], entry["defect_type"], (height, width), pixels, mask))
+    return pictures
+
+
+def _read_pixels(folder: Path, name: str, mode: str) -> npt.NDArray[np.uint8]:
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is not a file of the gallery")
+    with Image.open(folder / name) as image:
+        if max(image.size) > GALLERY_SIDE:
+            raise ValueError(f"{name} is larger than a gallery picture")
+        return np.asarray(image.convert(mode))
+
+
+def _gallery_problem(folder: Path) -> str | None:
+    try:
+        _read_gallery(folder)
+    except _UNREADABLE as error:
+        return str(_damaged(folder, str(error)))
+    return None
 
 
 def _variant(spec: ExperimentSpec) -> str:
