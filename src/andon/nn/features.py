@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from andon.core import ProgressCallback, no_progress
+from andon.data.cache import ArrayCache
 from andon.data.images import Images
 from andon.data.transform import Transform
 
@@ -78,25 +79,65 @@ def iterate_features(
     progress: ProgressCallback = no_progress,
     stage: str = "features",
 ) -> Iterator[tuple[range, tuple[torch.Tensor, ...]]]:
-    """Features of all pictures in order, ``(indices, one [B, C, h, w] a stage)``, on ``device``.
+    """Features of all pictures in order, ``(indices, one float32 [B, C, h, w] a stage)``, on ``device``.
 
     Where ``images`` has a cache, features are computed once a picture and read back afterwards; each picture's are
-    then its own entry, so that seeds, few-shot subsets and methods share them.
+    then its own entry, so that seeds, few-shot subsets and methods share them. While missing ones are computed the
+    cache's lock is held: a second process that wants the same waits and reads. What is computed for a picture does not
+    depend on which other pictures of its batch were cached: a convolution treats each picture of a batch alone.
+
+    Memory: one batch of pictures and features, whatever the number of pictures.
     """
     cache, total = images.cache, len(images)
     kind = f"features-{extractor.fingerprint}-{transform.key}"
     for start in range(0, total, batch_size):
         indices = range(start, min(start + batch_size, total))
-        entries = [cache.get(kind, images.fingerprint(i)) if cache else None for i in indices]
-        missing = [i for i, entry in zip(indices, entries, strict=True) if entry is None]
-        if missing:
-            batch = transform.normalise(np.stack([images.resized(i, transform) for i in missing]))
-            computed = extractor(batch.to(device))
-            for row, i in enumerate(missing):
-                arrays = tuple(f[row].cpu().numpy() for f in computed)
-                entries[i - start] = arrays
-                if cache:
-                    cache.put(kind, images.fingerprint(i), arrays)
-        stacked = zip(*(entry for entry in entries if entry is not None), strict=True)
-        yield indices, tuple(torch.from_numpy(np.stack(level)).to(device) for level in stacked)
+        if cache is None:
+            features = _compute(extractor, images, transform, indices, device)
+        else:
+            features = _read_or_compute(extractor, images, transform, indices, device, cache, kind)
+        yield indices, features
+        del features  # the caller is done with them: not two batches at once
         progress(stage, indices.stop, total)
+
+
+def _compute(
+    extractor: FeatureExtractor,
+    images: Images,
+    transform: Transform,
+    indices: Sequence[int],
+    device: torch.device | str,
+) -> tuple[torch.Tensor, ...]:
+    batch = np.stack([images.resized(i, transform) for i in indices])
+    return extractor(transform.normalise(torch.from_numpy(batch).to(device)))
+
+
+def _read_or_compute(
+    extractor: FeatureExtractor,
+    images: Images,
+    transform: Transform,
+    indices: range,
+    device: torch.device | str,
+    cache: ArrayCache,
+    kind: str,
+) -> tuple[torch.Tensor, ...]:
+    keys = [images.fingerprint(i) for i in indices]
+    entries = [cache.get(kind, key) for key in keys]
+    if any(entry is None for entry in entries):
+        with cache.lock(kind):
+            # Another process may have put some there in the meantime.
+            entries = [
+                cache.get(kind, key) if entry is None else entry for key, entry in zip(keys, entries, strict=True)
+            ]
+            rows = [row for row, entry in enumerate(entries) if entry is None]
+            if rows:
+                computed = _compute(extractor, images, transform, [indices[row] for row in rows], device)
+                on_host = [level.cpu().numpy() for level in computed]
+                for number, row in enumerate(rows):
+                    entry = tuple(level[number] for level in on_host)
+                    cache.put(kind, keys[row], entry)
+                    entries[row] = entry
+                if len(rows) == len(entries):
+                    return computed
+    complete = [entry for entry in entries if entry is not None]
+    return tuple(torch.from_numpy(np.stack(level)).to(device) for level in zip(*complete, strict=True))

@@ -1,0 +1,46 @@
+"""Checks of what is handed to ``load_state_dict``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from andon.core import AndonError, listed
+
+__all__ = ["checked_state"]
+
+
+def checked_state(
+    method: str, state: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[torch.dtype, tuple[int | str, ...]]]
+) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, after a check of names, types, shapes and finiteness.
+
+    Args:
+        method: the method's name, for messages.
+        expected: type and shape by name; a letter in a shape stands for any size ≥ 1, the same wherever it stands.
+
+    Raises:
+        AndonError: names the tensor that is missing, not expected, of another type or shape, or not finite.
+    """
+    if missing := [name for name in expected if name not in state]:
+        raise AndonError(f"{method}: saved state lacks the tensor {listed(missing)}")
+    if strangers := [name for name in state if name not in expected]:
+        raise AndonError(f"{method}: saved state has the unknown tensor {listed(strangers)}")
+    sizes: dict[str, int] = {}
+    for name, (dtype, shape) in expected.items():
+        tensor = state[name]
+        fits = tensor.ndim == len(shape) and all(
+            actual == (sizes.setdefault(wanted, actual) if isinstance(wanted, str) else wanted) and actual > 0
+            for actual, wanted in zip(tensor.shape, shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join(str(sizes.get(size, size) if isinstance(size, str) else size) for size in shape)
+            raise AndonError(
+                f"{method}: tensor {name} of the saved state has shape {list(tensor.shape)}, not [{wanted}]"
+            )
+        if tensor.dtype != dtype:
+            raise AndonError(f"{method}: tensor {name} of the saved state is {tensor.dtype}, not {dtype}")
+        if dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
+            raise AndonError(f"{method}: tensor {name} of the saved state holds values that are not finite")
+    return {name: state[name] for name in expected}

@@ -1,0 +1,301 @@
+"""PaDiM: a patch distribution modelling framework for anomaly detection and localization.
+
+Defard, Setkov, Loesch & Audigier, ICPR 2020 workshops (2021); arXiv 2011.08785.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from andon.core import AndonError, Prediction, ProgressCallback, no_progress
+from andon.data.images import ImageLike, Images, as_images
+from andon.methods._maps import upsample_and_smooth
+from andon.methods._state import checked_state
+from andon.methods.base import FeatureMethod, FitReport, MethodConfig
+from andon.methods.registry import register
+from andon.nn import FeatureExtractor, create_extractor
+
+__all__ = ["Padim", "PadimConfig", "StreamingGaussian", "whitening"]
+
+_BLOCK = 32
+"""Pictures that are added to the statistics at a time, whatever the batch size, so that it can't change the result."""
+_CHUNK_BYTES = 64 * 2**20
+"""Working memory of the factorisation and of the distances."""
+
+
+class PadimConfig(MethodConfig):
+    """Configuration; defaults as in the paper and in the AutoVI study.
+
+    Attributes:
+        backbone: see ``andon.nn.create_extractor``.
+        weights: see ``andon.nn.create_extractor``.
+        layers: stages whose vectors are concatenated, the finest first (III-A).
+        n_channels: random channels that are kept (III-A); None for the paper's: 100 of 448 for ResNet-18 (and -34),
+            550 of 1792 for Wide-ResNet-50-2 (and ResNet-50), 100 for others, or all where there are fewer.
+        epsilon: added to the covariances' diagonal (equation 1).
+        sigma: Gaussian smoothing of the map, in pixels of the method's input; 0 for none.
+    """
+
+    backbone: str = "resnet18"
+    weights: str = "imagenet"
+    layers: tuple[str, ...] = Field(("layer1", "layer2", "layer3"), min_length=1)
+    n_channels: int | None = Field(None, ge=1)
+    epsilon: float = Field(0.01, gt=0)
+    sigma: float = Field(4.0, ge=0)
+
+
+class StreamingGaussian:
+    """Mean and scatter matrix of vectors at many positions, block by block, nothing kept of the vectors.
+
+    Chan, Golub & LeVeque (1979), equations 2.1: the scatter of a union is the sum of both scatters and an outer product
+    of the difference of the means. That product is one more row beside the block's centred vectors, so an update is one
+    batched product. Means are float64 and blocks are centred first: nothing cancels.
+
+    Memory: ``4·P·d²`` bytes (float32). Operations: ``2·P·d²`` a picture.
+    """
+
+    def __init__(self, positions: int, dimensions: int, device: torch.device) -> None:
+        self.count = 0
+        self.mean = torch.zeros((positions, dimensions), dtype=torch.float64, device=device)
+        self.scatter = torch.zeros((positions, dimensions, dimensions), device=device)
+
+    def update(self, block: torch.Tensor) -> None:
+        """Adds float32 ``[P, n, d]``: n vectors at each of the P positions."""
+        n = block.shape[1]
+        block_mean = block.mean(1, dtype=torch.float64)
+        shift = block_mean - self.mean
+        total = self.count + n
+        weight = (self.count * n / total) ** 0.5
+        rows = torch.cat([block - block_mean[:, None].float(), (weight * shift)[:, None].float()], dim=1)
+        self.scatter.baddbmm_(rows.transpose(1, 2), rows)
+        self.mean += shift * (n / total)
+        self.count = total
+
+    def covariance_(self, epsilon: float) -> torch.Tensor:
+        """Equation 1: ``scatter / (N − 1) + ε·I``, ``[P, d, d]``, in the scatter's own memory (which it ends)."""
+        covariance: torch.Tensor = self.scatter.div_(max(self.count - 1, 1))
+        covariance.diagonal(dim1=1, dim2=2).add_(epsilon)
+        return covariance
+
+
+def whitening(covariance: torch.Tensor) -> torch.Tensor:
+    """``L⁻¹`` of the Cholesky factorisations ``L·Lᵀ = covariance``, ``[P, d, d]``, lower triangular.
+
+    ``‖L⁻¹(x − μ)‖`` is the Mahalanobis distance. Recursive over 2 × 2 blocks, so that nearly all the work is batched
+    matrix products: a library's loop over thousands of small factorisations and inverses takes twice the time.
+
+    Raises:
+        torch.linalg.LinAlgError: a matrix that is not positive definite.
+    """
+    d = covariance.shape[-1]
+    if d <= 16:
+        identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
+        return torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
+    k = d // 2
+    # [[A, ·], [B, C]]: L = [[L₁, 0], [B·L₁⁻ᵀ, L₂]] with L₂·L₂ᵀ = C − (B·L₁⁻ᵀ)(B·L₁⁻ᵀ)ᵀ.
+    first = whitening(covariance[:, :k, :k])
+    below = torch.bmm(covariance[:, k:, :k], first.transpose(1, 2))
+    second = whitening(torch.baddbmm(covariance[:, k:, k:], below, below.transpose(1, 2), alpha=-1))
+    result = torch.zeros_like(covariance)
+    result[:, :k, :k] = first
+    result[:, k:, k:] = second
+    result[:, k:, :k] = torch.bmm(second, torch.bmm(below, first)).neg_()
+    return result
+
+
+@register
+class Padim(FeatureMethod[PadimConfig]):
+    """A Gaussian at every position of the feature map; anomaly = Mahalanobis distance to it.
+
+    Fit: one pass over the features. With P positions and d channels (4,096 and 100 at 256² with ResNet-18), the
+    statistics take ``4·P·d²`` bytes (164 MB; 5 GB for Wide-ResNet-50-2 and 550 channels), whatever the number of
+    pictures, ``2·P·d²`` operations a picture and ``≈ P·d³`` once. Prediction: ``2·P·d²`` operations a picture.
+    """
+
+    name = "padim"
+    title = "PaDiM"
+    paper = "Defard et al., PaDiM, ICPR workshops 2021, arXiv 2011.08785"
+    Config: ClassVar[type[MethodConfig]] = PadimConfig
+
+    def __init__(self, config: PadimConfig) -> None:
+        super().__init__(config)
+        self._extractor: FeatureExtractor | None = None
+        self._channels: torch.Tensor | None = None
+        """int64 ``[d]``, ascending: which of the concatenated channels are kept."""
+        self._grid: tuple[int, int] = (0, 0)
+        self._mean = torch.empty(0)
+        """float32 ``[P, d]``."""
+        self._whitening = torch.empty(0)
+        """float32 ``[P, d, d]``, lower triangular."""
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        if self._extractor is None:
+            config = self.config
+            self._extractor = create_extractor(config.backbone, config.layers, config.weights).to(self.device)
+        return self._extractor
+
+    def _n_channels(self) -> int:
+        total, wanted = sum(self.extractor.channels), self.config.n_channels
+        if wanted is None:
+            return min(total, 550 if self.config.backbone in ("resnet50", "wide_resnet50_2") else 100)
+        if wanted > total:
+            raise AndonError(
+                f"{self.name}: option 'n_channels' is {wanted}, but {', '.join(self.config.layers)} "
+                f"of {self.config.backbone} have only {total} channels"
+            )
+        return wanted
+
+    def _embed(self, features: tuple[torch.Tensor, ...], channels: torch.Tensor) -> torch.Tensor:
+        """The kept channels at every position of the finest map, float32 ``[P, B, d]`` (III-A).
+
+        Coarser maps give each position the vector that lies under it (nearest). Selection comes first: only what is
+        kept is ever upsampled.
+        """
+        grid = features[0].shape[2:]
+        parts, first = [], 0
+        for level in features:
+            index = channels[(channels >= first) & (channels < first + level.shape[1])] - first
+            first += level.shape[1]
+            if len(index):
+                kept = level[:, index.to(level.device)]
+                parts.append(kept if kept.shape[2:] == grid else F.interpolate(kept, size=grid, mode="nearest"))
+        return torch.cat(parts, dim=1).flatten(2).permute(2, 0, 1).contiguous()
+
+    def fit(
+        self,
+        train: Images | Iterable[ImageLike],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        progress: ProgressCallback = no_progress,
+    ) -> FitReport:
+        images = as_images(train)
+        if len(images) == 0:
+            raise AndonError(f"{self.name}: no pictures to learn from")
+        self.to(device)
+        begin = time.perf_counter()
+        total = sum(self.extractor.channels)
+        generator = torch.Generator().manual_seed(seed)
+        channels = torch.randperm(total, generator=generator)[: self._n_channels()].sort().values
+
+        statistics: StreamingGaussian | None = None
+        waiting: list[torch.Tensor] = []
+        seconds = 0.0
+        for indices, features in self.iterate_features(images, progress=progress):
+            start = time.perf_counter()
+            self._grid = (features[0].shape[2], features[0].shape[3])
+            waiting.append(self._embed(features, channels))
+            if statistics is None:
+                statistics = StreamingGaussian(waiting[0].shape[0], len(channels), self.device)
+            last = indices.stop == len(images)
+            while waiting and (last or sum(part.shape[1] for part in waiting) >= _BLOCK):
+                block = torch.cat(waiting, dim=1) if len(waiting) > 1 else waiting[0]
+                statistics.update(block[:, :_BLOCK])
+                rest = block[:, _BLOCK:]
+                waiting = [rest] if rest.shape[1] else []
+            seconds += time.perf_counter() - start
+        assert statistics is not None
+        features_done = time.perf_counter()
+        self._whitening = self._factorise(statistics.covariance_(self.config.epsilon), progress)
+        self._mean = statistics.mean.float()
+        self._channels = channels
+        end = time.perf_counter()
+        return FitReport(
+            n_train=len(images),
+            seconds={
+                "features": features_done - begin - seconds,
+                "statistics": seconds,
+                "factorisation": end - features_done,
+            },
+            weights=(self.extractor.weights,),
+            notes=(f"{len(channels)} of {total} channels at {self._grid[0]} × {self._grid[1]} positions",),
+        )
+
+    def _factorise(self, covariance: torch.Tensor, progress: ProgressCallback) -> torch.Tensor:
+        """Replaces each covariance by its whitening matrix, in place, in float64 a chunk at a time."""
+        positions, d, _ = covariance.shape
+        chunk = max(1, _CHUNK_BYTES // (4 * 8 * d * d))
+        for start in range(0, positions, chunk):
+            part = covariance[start : start + chunk]
+            try:
+                part.copy_(whitening(part.double()))
+            except RuntimeError as error:  # torch.linalg.LinAlgError, which torch does not export to type checkers
+                raise AndonError(
+                    f"{self.name}: a covariance is not positive definite: raise the option 'epsilon' "
+                    f"({self.config.epsilon}), or the features hold values that are not finite"
+                ) from error
+            progress("factorisation", min(start + chunk, positions), positions)
+        return covariance
+
+    def predict_features(self, features: tuple[torch.Tensor, ...]) -> Prediction:
+        if self._channels is None:
+            raise AndonError(f"{self.name}: predict before fit")
+        height, width = features[0].shape[2:]
+        if (height, width) != self._grid:
+            raise AndonError(
+                f"{self.name}: the pictures give {height} × {width} positions, "
+                f"it has learned {self._grid[0]} × {self._grid[1]}: another input size"
+            )
+        centred = self._embed(features, self._channels).sub_(self._mean[:, None])
+        distance = torch.empty(centred.shape[:2], device=centred.device)
+        chunk = max(1, _CHUNK_BYTES // (4 * centred.shape[1] * centred.shape[2]))
+        for start in range(0, len(centred), chunk):
+            part = slice(start, start + chunk)
+            white = torch.bmm(centred[part], self._whitening[part].transpose(1, 2))
+            torch.linalg.vector_norm(white, dim=2, out=distance[part])
+        coarse = distance.T.reshape(-1, height, width)
+        maps = upsample_and_smooth(coarse, self.transform.output_size, self.config.sigma)
+        return Prediction(maps.amax((1, 2)).cpu().numpy(), maps.cpu().numpy(), self.transform.region)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Channels, grid, means, and the lower triangles of the whitening matrices (half of their memory)."""
+        if self._channels is None:
+            raise AndonError(f"{self.name}: nothing is learned yet: fit first")
+        rows, columns = torch.tril_indices(len(self._channels), len(self._channels), device=self.device)
+        return {
+            "channels": self._channels,
+            "grid": torch.tensor(self._grid),
+            "mean": self._mean,
+            "whitening": self._whitening[:, rows, columns],
+        }
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        d = self._n_channels()
+        tensors = checked_state(
+            self.name,
+            state,
+            {
+                "channels": (torch.int64, (d,)),
+                "grid": (torch.int64, (2,)),
+                "mean": (torch.float32, ("positions", d)),
+                "whitening": (torch.float32, ("positions", d * (d + 1) // 2)),
+            },
+        )
+        channels, total = tensors["channels"].cpu(), sum(self.extractor.channels)
+        if int(channels.min()) < 0 or int(channels.max()) >= total or bool((channels.diff() <= 0).any()):
+            raise AndonError(f"{self.name}: tensor channels of the saved state must ascend within 0..{total - 1}")
+        height, width = (int(v) for v in tensors["grid"])
+        mean = tensors["mean"].to(self.device)
+        if min(height, width) < 1 or height * width != len(mean):
+            raise AndonError(
+                f"{self.name}: tensor grid of the saved state is {height} × {width} for {len(mean)} positions"
+            )
+        full = torch.zeros((len(mean), d, d), device=self.device)
+        rows, columns = torch.tril_indices(d, d, device=self.device)
+        full[:, rows, columns] = tensors["whitening"].to(self.device)
+        self._channels, self._grid, self._mean, self._whitening = channels, (height, width), mean, full
+
+    def to(self, device: torch.device | str) -> Padim:
+        super().to(device)
+        self._mean = self._mean.to(self.device)
+        self._whitening = self._whitening.to(self.device)
+        if self._extractor is not None:
+            self._extractor = self._extractor.to(self.device)
+        return self
