@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from andon.data.cache import ArrayCache
 from andon.data.decode import decode_image, read_image, read_mask, read_size
 from andon.data.fingerprint import category_fingerprint, file_fingerprint
+from andon.data.info import dataset_info
 from andon.data.layout import Layout, ReadOptions
 from andon.data.registry import layout_names, load_dataset, register_layout
 
@@ -24,6 +25,7 @@ __all__ = [
     "Transform",
     "as_images",
     "category_fingerprint",
+    "dataset_info",
     "decode_image",
     "file_fingerprint",
     "layout_names",

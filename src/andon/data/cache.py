@@ -174,7 +174,7 @@ class ArrayCache:
             )
 
     def _make_room(self, size: int) -> bool:
-        """Removes the entries not used for longest where ``size`` more bytes would exceed the bound; whether they fit."""
+        """Removes the entries not used for longest where ``size`` more bytes would exceed the bound; whether it worked."""
         with self._mutex:
             if self._total is None or self._written > self.max_bytes // 32:
                 self._total = sum(entry_size for _, entry_size, _ in self._entries())
@@ -245,7 +245,7 @@ def _pack(arrays: Sequence[Array]) -> list[bytes | memoryview]:
         if array.dtype.hasobject or array.dtype.names is not None:
             raise ValueError(f"arrays of {array.dtype} cannot be cached")
         described.append({"dtype": array.dtype.str, "shape": list(array.shape), "offset": offset})
-        data = memoryview(np.asarray(array, order="C").reshape(-1).view(np.uint8)) if array.size else b""
+        data = np.asarray(array, order="C").reshape(-1).view(np.uint8).data if array.size else b""
         padding = -len(data) % _ALIGNMENT
         pieces += [data, b"\0" * padding]
         offset += len(data) + padding
@@ -265,7 +265,7 @@ def _unpack(file: Any, size: int) -> tuple[Array, ...]:
     # The prefix is 24 bytes of 64: reading it into the buffer too keeps the arrays aligned.
     content = np.empty(size, dtype=np.uint8)
     content[: _PREFIX.size] = 0
-    view = memoryview(content)[_PREFIX.size :]
+    view = content.data[_PREFIX.size :]
     if file.readinto(view) != length or zlib.crc32(view) != checksum:
         raise ValueError("damaged entry")
     arrays = []

@@ -21,6 +21,7 @@ __all__ = [
     "Listing",
     "WholeMaskReader",
     "by_stem",
+    "check_mask_size",
     "list_folder",
     "make_samples",
     "natural_key",
@@ -144,17 +145,22 @@ class FileReader(SampleReader, ABC):
         channels: list[Channel] = []
         for path in sample.mask_paths if sample.defect_type != GOOD else ():
             values = read_mask(path)
-            if values.shape != size:
-                raise AndonError(
-                    f"{path}: the mask is {values.shape[0]}×{values.shape[1]} (height × width), "
-                    f"its picture {sample.path} is {size[0]}×{size[1]}"
-                )
+            check_mask_size(sample, path, values, size)
             channels.append(self.channel(sample, path, values))
         return GroundTruth(size, tuple(channels))
 
     @abstractmethod
     def channel(self, sample: Sample, path: Path, values: npt.NDArray[np.uint8]) -> Channel:
         """The channel that a mask's values, uint8 ``[H, W]``, stand for."""
+
+
+def check_mask_size(sample: Sample, path: Path, values: npt.NDArray[np.uint8], size: tuple[int, int]) -> None:
+    """AndonError where a mask's values are not of its picture's size (height, width)."""
+    if values.shape != size:
+        raise AndonError(
+            f"{path}: the mask is {values.shape[1]} × {values.shape[0]} pixels, "
+            f"its picture {sample.path} is {size[1]} × {size[0]}"
+        )
 
 
 @dataclass(frozen=True)

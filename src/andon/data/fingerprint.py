@@ -6,11 +6,11 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 from andon.core import AndonError, Category, ProgressCallback, canonical_json, no_progress
+from andon.data.threads import ordered_map
 
 __all__ = ["category_fingerprint", "file_fingerprint"]
 
@@ -69,10 +69,9 @@ def category_fingerprint(category: Category, *, progress: ProgressCallback = no_
 def _fingerprints(paths: Iterable[Path], progress: ProgressCallback) -> dict[Path, str]:
     paths = list(paths)
     found = {}
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        for done, (path, digest) in enumerate(zip(paths, pool.map(file_fingerprint, paths), strict=True), start=1):
-            found[path] = digest
-            progress("fingerprint", done, len(paths))
+    for done, (path, digest) in enumerate(zip(paths, ordered_map(file_fingerprint, paths), strict=True), start=1):
+        found[path] = digest
+        progress("fingerprint", done, len(paths))
     return found
 
 

@@ -125,7 +125,7 @@ class Images:
         if known is None:
             image = self.image(index)
             digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-            digest.update(memoryview(np.ascontiguousarray(image)))
+            digest.update(np.ascontiguousarray(image).data)
             known = self._fingerprints[index] = digest.hexdigest()
         return known
 
