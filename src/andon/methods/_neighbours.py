@@ -144,4 +144,5 @@ class MemoryBank:
 
     def distances(self, centred_query: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Direct distances float32 ``[n]`` of one centred ``[D]`` query to the features at ``indices``."""
-        return (self.centred[indices] - centred_query).norm(dim=1)
+        distances: torch.Tensor = (self.centred[indices] - centred_query).norm(dim=1)
+        return distances
