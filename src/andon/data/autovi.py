@@ -156,9 +156,8 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
     samples = make_samples(train.folder, train.pictures, "train", GOOD, reader)
     for kind in list_folder(folder / "test").folders:
         pictures = list_folder(folder / "test" / kind)
-        samples += make_samples(
-            pictures.folder, pictures.pictures, "test", kind, reader, masks.get(kind) if kind != GOOD else None
-        )
+        regions = masks.get(kind) if kind != GOOD else None
+        samples += make_samples(pictures.folder, pictures.pictures, "test", kind, reader, regions)
     return Category(name, dataset, folder, tuple(samples), defects)
 
 

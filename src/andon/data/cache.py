@@ -174,7 +174,7 @@ class ArrayCache:
             )
 
     def _make_room(self, size: int) -> bool:
-        """Removes the entries not used for longest where ``size`` more bytes would exceed the bound; whether it worked."""
+        """Makes room for ``size`` bytes: removes the entries not used for longest. Whether it worked."""
         with self._mutex:
             if self._total is None or self._written > self.max_bytes // 32:
                 self._total = sum(entry_size for _, entry_size, _ in self._entries())

@@ -16,13 +16,12 @@ A mask is read as in the MVTec layout: one channel, saturation = area.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from andon.core import GOOD, AndonError, Category, Sample
-from andon.data.files import Listing, WholeMaskReader, by_stem, list_folder, make_samples
+from andon.data.files import Listing, WholeMaskReader, by_stem, list_folder, make_samples, without_suffix
 from andon.data.layout import Layout, ReadOptions
 
 __all__ = ["LAYOUT", "has_pictures"]
@@ -72,9 +71,8 @@ def _samples(root: Path, kind: str, listings: Iterator[Listing] | list[Listing])
     for listing in listings:
         beside = root if listing.folder == root else root / kind
         below = listing.folder.relative_to(beside)
-        stems = {os.path.splitext(picture)[0] for picture in listing.pictures}
-        sidecars = [p for p in listing.pictures if _is_sidecar(p, stems)]
-        pictures = [p for p in listing.pictures if not _is_sidecar(p, stems)]
+        sidecars = _sidecars(listing)
+        pictures = [picture for picture in listing.pictures if picture not in sidecars]
         masks = by_stem(listing.folder, sidecars, ending=_MASK)
         truth = root / _TRUTH / kind / below
         for stem, path in by_stem(truth, list_folder(truth).pictures, ending=_MASK).items():
@@ -92,10 +90,10 @@ def _samples(root: Path, kind: str, listings: Iterator[Listing] | list[Listing])
     return samples
 
 
-def _is_sidecar(name: str, stems: set[str]) -> bool:
-    """Whether a picture is the mask of one beside it."""
-    stem = os.path.splitext(name)[0]
-    return stem.endswith(_MASK) and stem.removesuffix(_MASK) in stems
+def _sidecars(listing: Listing) -> set[str]:
+    """The pictures that are the mask of one beside them."""
+    stems = {without_suffix(picture): picture for picture in listing.pictures}
+    return {name for stem, name in stems.items() if stem.endswith(_MASK) and stem.removesuffix(_MASK) in stems}
 
 
 def _walk(folder: Path, depth: int = 0) -> Iterator[Listing]:
