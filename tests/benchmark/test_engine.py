@@ -128,7 +128,7 @@ def test_an_exception_from_the_listener_ends_all_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_when_the_run_itself_is_killed_its_jobs_end(tmp_path: Path, how: signal.Signals) -> None:
     path = tmp_path / "pid"
     code = (

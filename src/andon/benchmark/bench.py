@@ -374,7 +374,8 @@ def _modules(expanded: ExpandedPlan) -> dict[str, str]:
 def _stored(expanded: ExpandedPlan) -> StoredPlan:
     plan = expanded.plan
     content = plan.content.model_dump(mode="json")
-    for entry in content["datasets"]:
+    for entry, name in zip(content["datasets"], expanded.datasets, strict=True):
+        entry["name"] = name  # which may come from the folder: with the name kept, moved data is the same data
         entry["path"] = str((plan.base / Path(entry["path"]).expanduser()).absolute())
     return StoredPlan(
         name=plan.name,
