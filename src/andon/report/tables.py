@@ -9,7 +9,7 @@ from fewer runs than planned carries "2/3", a method without any "failed" or "no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from andon.benchmark import published
@@ -107,7 +107,8 @@ class Table:
     stub: str = "Task"
     study_table: int | None = None
     detail: bool = False
-    column_keys: tuple[str, ...] = field(default=(), repr=False)
+    dataset_key: str = ""
+    """The data set's name as it is in the store."""
 
     @property
     def cells(self) -> list[TableCell]:
@@ -303,7 +304,7 @@ def _assemble(
         stub=stub,
         study_table=study,
         detail=detail,
-        column_keys=tuple(column.key for column in results.columns),
+        dataset_key=results.name,
     )
 
 

@@ -1,0 +1,102 @@
+"""Writing tables and the report to disk: whole files or none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from andon.benchmark.store import Store
+from andon.core import AndonError
+from andon.report.renderers import long_csv, to_csv, to_latex, to_markdown, to_text
+from andon.report.results import collect
+from andon.report.tables import Table, build_tables
+
+__all__ = ["FORMATS", "write_report", "write_tables"]
+
+FORMATS = ("text", "markdown", "latex", "csv")
+
+
+def write_report(store: Store, out_path: str | Path, *, title: str | None = None) -> Path:
+    """Writes the self-contained HTML report.
+
+    Args:
+        store: the benchmark's.
+        out_path: the file, or a folder that gets a ``report.html``.
+        title: of the page; otherwise that of the plan.
+
+    Returns:
+        The file.
+
+    Raises:
+        AndonError: nothing has finished in the store, or the file cannot be written (an older one is untouched then).
+    """
+    from andon.report.html import render_report
+
+    path = Path(out_path)
+    if path.is_dir():
+        path = path / "report.html"
+    _write(path, render_report(store, title=title))
+    return path
+
+
+def write_tables(store: Store, out_dir: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Writes the tables of a store.
+
+    Args:
+        store: the benchmark's.
+        out_dir: gets ``tables.txt``, ``tables.md``, ``tables.tex``, one ``<table>.csv`` a table, and ``results.csv``
+            with every figure of every run on a line of its own.
+        formats: of ``FORMATS``.
+
+    Returns:
+        The files.
+
+    Raises:
+        AndonError: unknown format, nothing has finished in the store, or a file cannot be written.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown:
+        raise AndonError(f"unknown table format {unknown[0]!r}; known: {', '.join(FORMATS)}")
+    results = collect(store)
+    tables = build_tables(results)
+    folder = Path(out_dir)
+    contents: dict[str, str] = {}
+    joined: dict[str, tuple[str, str, Callable[[Table], str]]] = {
+        "text": ("tables.txt", "\n", to_text),
+        "markdown": ("tables.md", "\n", to_markdown),
+        "latex": ("tables.tex", "\n", to_latex),
+    }
+    for name in dict.fromkeys(formats):
+        if name == "csv":
+            contents |= {f"{table.name}.csv": to_csv(table) for table in tables}
+            contents["results.csv"] = long_csv(results)
+        else:
+            file_name, separator, render = joined[name]
+            contents[file_name] = separator.join(render(table) for table in tables)
+    return [_write(folder / file_name, text) for file_name, text in contents.items()]
+
+
+def _write(path: Path, text: str) -> Path:
+    """A text file in UTF-8, written aside and renamed."""
+    aside: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        aside = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp's files are the owner's alone; the result is to have the usual permissions.
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)
+        aside.replace(path)
+    except OSError as error:
+        raise AndonError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+    return path
