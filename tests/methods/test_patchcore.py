@@ -393,13 +393,14 @@ def test_state_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bank": None}, "'bank' is missing"),
-        ({"mean": None}, "'mean' is missing"),
-        ({"more": torch.zeros(1)}, "'more' is unknown"),
-        ({"bank": torch.zeros(5, 8)}, r"'bank' is torch.float32 \[5, 8\], expected float32 \[k, 9\]"),
-        ({"bank": torch.zeros(0, 9)}, r"'bank' is .*\[0, 9\]"),
-        ({"bank": torch.zeros(5, 9).double()}, "'bank' is torch.float64"),
-        ({"mean": torch.zeros(1, 9)}, r"'mean' is .*\[1, 9\], expected float32 \[9\]"),
+        ({"bank": None}, "lacks the tensor bank"),
+        ({"mean": None}, "lacks the tensor mean"),
+        ({"more": torch.zeros(1)}, "unknown tensor more"),
+        ({"bank": torch.zeros(5, 8)}, r"tensor bank .* has shape \[5, 8\], not \[5, 9\]"),
+        ({"bank": torch.zeros(0, 9)}, r"tensor bank .*\[0, 9\]"),
+        ({"bank": torch.zeros(5, 9).double()}, "tensor bank .* is torch.float64"),
+        ({"bank": torch.full((5, 9), torch.nan)}, "bank .* not finite"),
+        ({"mean": torch.zeros(1, 9)}, r"tensor mean .*\[1, 9\], not \[9\]"),
     ],
 )
 def test_states_that_do_not_fit(change: dict[str, torch.Tensor | None], message: str) -> None:

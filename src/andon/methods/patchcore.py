@@ -14,13 +14,14 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
-from scipy.ndimage import gaussian_filter
 
 from andon.core import AndonError, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
 from andon.data.transform import Transform
 from andon.methods._coreset import StreamingCoreset, projection_matrix
+from andon.methods._maps import upsample_and_smooth
 from andon.methods._neighbours import MemoryBank, embed, upsample
+from andon.methods._state import checked_state
 from andon.methods.base import FeatureMethod, FitReport, Method, MethodConfig
 from andon.methods.registry import register
 from andon.nn import FeatureExtractor, create_extractor
@@ -192,11 +193,10 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
             parts = self.parts(features)
             height, width = parts[0].shape[-2:]
             distances, nearest = bank.nearest(parts)
-            maps = upsample(distances.view(-1, 1, height, width), self.transform.output_size)[:, 0].cpu().numpy()
+            grid = distances.view(-1, height, width)
+            maps = upsample_and_smooth(grid, self.transform.output_size, self.config.sigma)
             scores = self._image_scores(parts, distances, nearest)
-        sigma = self.config.sigma
-        smooth = gaussian_filter(maps, (0, sigma, sigma)) if sigma > 0 else maps
-        return Prediction(scores.cpu().numpy(), smooth, self.transform.region)
+        return Prediction(scores.cpu().numpy(), maps.cpu().numpy(), self.transform.region)
 
     def _image_scores(
         self, parts: Sequence[torch.Tensor], distances: torch.Tensor, nearest: torch.Tensor
@@ -220,19 +220,10 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
         return {"bank": self.bank.centred, "mean": self.bank.mean}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        wrong = {"bank", "mean"} ^ set(state)
-        if wrong:
-            name = min(wrong)
-            raise AndonError(f"patchcore: tensor {name!r} is {'missing' if name in ('bank', 'mean') else 'unknown'}")
         dimension = self._dimension()
-        for name, ndim, expected in (("bank", 2, f"[k, {dimension}]"), ("mean", 1, f"[{dimension}]")):
-            tensor = state[name]
-            fits = tensor.ndim == ndim and tensor.shape[-1] == dimension and len(tensor) > 0
-            if not fits or tensor.dtype != torch.float32:
-                raise AndonError(
-                    f"patchcore: tensor {name!r} is {tensor.dtype} {list(tensor.shape)}, expected float32 {expected}"
-                )
-        self._bank = MemoryBank(state["bank"].to(self.device), state["mean"].to(self.device))
+        expected = {"bank": (torch.float32, ("k", dimension)), "mean": (torch.float32, (dimension,))}
+        tensors = checked_state(self.name, state, expected)
+        self._bank = MemoryBank(tensors["bank"].to(self.device), tensors["mean"].to(self.device))
 
     def _dimension(self) -> int:
         return self.config.target_dim if self.config.embedding == "pooled" else sum(self.extractor.channels)
