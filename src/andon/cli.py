@@ -190,20 +190,19 @@ def data_info(
     folder: Folder,
     layout: Layout = None,
     categories: Categories = None,
-    quick: Annotated[bool, typer.Option(help="Counts and sizes only: no picture is decoded.")] = False,
 ) -> None:
     """The study's Table 3 for any data set, and everything in it that does not fit together."""
     from andon.data import dataset_info, load_dataset
 
     dataset = load_dataset(folder, layout=layout, categories=categories or None)
     with _progress() as progress:
-        info = dataset_info(dataset, decode=not quick, progress=progress)
+        info = dataset_info(dataset, progress=progress)
     table = Table(title=f"{escape(dataset.name)} ({dataset.layout} layout)", title_justify="left")
-    header, *rows = info.table_rows()
-    for column, name in enumerate(header):
+    for column, name in enumerate(info.columns):
         table.add_column(name, justify="left" if column == 0 else "right")
+    rows = info.table_rows()
     for row in rows:
-        if row is rows[-1] and len(rows) > 1:
+        if row is rows[-1]:
             table.add_section()
         table.add_row(*(escape(str(cell)) for cell in row))
     out.print(table)
@@ -211,9 +210,9 @@ def data_info(
     for problem in info.problems:
         style = colours[problem.severity]
         out.print(f"[{style}]{problem.severity}[/{style}] {escape(problem.message)}", soft_wrap=True)
-    counts = [f"{n} {kind}s" if n != 1 else f"1 {kind}" for kind, n in info.severity_counts().items() if n]
-    out.print(", ".join(counts) if counts else "no inconsistency found")
-    if any(problem.severity == "error" for problem in info.problems):
+    errors, warnings = info.count("error"), info.count("warning")
+    out.print(f"{errors} errors, {warnings} warnings" if errors or warnings else "no inconsistency found")
+    if errors:
         raise typer.Exit(1)
 
 
