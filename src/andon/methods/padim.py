@@ -60,6 +60,9 @@ class StreamingGaussian:
     Memory: ``4·P·d²`` bytes (float32). Operations: ``2·P·d²`` a picture.
     """
 
+    mean: torch.Tensor
+    scatter: torch.Tensor
+
     def __init__(self, positions: int, dimensions: int, device: torch.device) -> None:
         self.count = 0
         self.mean = torch.zeros((positions, dimensions), dtype=torch.float64, device=device)
@@ -79,9 +82,9 @@ class StreamingGaussian:
 
     def covariance_(self, epsilon: float) -> torch.Tensor:
         """Equation 1: ``scatter / (N − 1) + ε·I``, ``[P, d, d]``, in the scatter's own memory (which it ends)."""
-        covariance: torch.Tensor = self.scatter.div_(max(self.count - 1, 1))
-        covariance.diagonal(dim1=1, dim2=2).add_(epsilon)
-        return covariance
+        self.scatter.div_(max(self.count - 1, 1))
+        self.scatter.diagonal(dim1=1, dim2=2).add_(epsilon)
+        return self.scatter
 
 
 def whitening(covariance: torch.Tensor) -> torch.Tensor:
