@@ -24,6 +24,7 @@ from __future__ import annotations
 import io
 import re
 import stat
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -198,6 +199,7 @@ def _decode(file: BinaryIO, name: str) -> ImageArray:
 
 def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     """The picture with its header read and found to be within the limits."""
+    file.seek(0)
     start = file.read(16)
     file.seek(0)
     plugin = next((plugin for signature, _, plugin in _SIGNATURES if signature.match(start)), None)
@@ -222,27 +224,27 @@ def _load(picture: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.
     is_tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
     tiff: _Tags = dict(picture.tag_v2) if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
     _check_mode(picture, tiff, name)
-    # Both are of the header, and gone after loading.
-    orientation, raw_mode = _orientation(picture), _raw_mode(picture)
+    orientation = _orientation(picture)
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # some program's leftover: it would fill up what is missing with grey
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    picture.load()
     values: npt.NDArray[Any]
     white = 255
-    if picture.mode.startswith("I"):
-        # 12 bits, packed, is the one depth that Pillow does not widen.
-        white = 4095 if max(_bits(tiff)) == 12 else 65535
-        values = np.asarray(picture).astype(np.uint16)
-        if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
-            values = white - values
-    elif ";16" in raw_mode or max(_bits(tiff)) > 8:
+    if ";16" in _raw_mode(picture) and not picture.mode.startswith("I"):
         white = 65535
         values = _load_deep_colour(picture, file, name)
-    elif picture.mode in ("1", "L", "LA"):
-        values = np.array(picture.convert("L"))
     else:
-        # By way of RGBA where the colours are stored multiplied by alpha.
-        values = np.array((picture.convert("RGBA") if picture.mode == "RGBa" else picture).convert("RGB"))
+        picture.load()
+        if picture.mode.startswith("I"):
+            # 12 bits, packed, is the one depth that Pillow does not widen.
+            white = 4095 if max(_bits(tiff)) == 12 else 65535
+            values = np.asarray(picture).astype(np.uint16)
+            if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
+                values = white - values
+        elif picture.mode in ("1", "L", "LA"):
+            values = np.array(picture.convert("L"))
+        else:
+            # By way of RGBA where the colours are stored multiplied by alpha.
+            values = np.array((picture.convert("RGBA") if picture.mode == "RGBa" else picture).convert("RGB"))
     if orientation > 1 and not is_tiff:  # Pillow turns a TIFF by itself
         values = np.ascontiguousarray(_UPRIGHT[orientation](values))
     return values, white
@@ -256,22 +258,47 @@ def _check_mode(picture: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
         )
     if picture.mode not in _COLOUR_MODES and not picture.mode.startswith("I"):
         raise AndonError(f"{name}: the colour mode {picture.mode} is not read; save it as RGB or grey")
-    if max(_bits(tiff)) > 8 and tiff.get(_PLANAR) == 2:
+    if max(_bits(tiff)) > 8 and tiff.get(_PLANAR, 1) != 1:
         raise AndonError(f"{name}: 16-bit colour in separate planes is not read; save it interleaved, or as PNG")
 
 
 def _load_deep_colour(picture: ImageFile.ImageFile, file: BinaryIO, name: str) -> npt.NDArray[np.uint16]:
-    """16-bit colour: Pillow gives the high bytes only, so OpenCV reads it again, and the two must agree."""
-    import cv2  # slow to import, seldom needed
+    """16-bit colour, ``[H, W, 3]``. Pillow's pictures have 8 bits a channel, so it is asked twice.
 
-    high = np.asarray(picture.convert("RGB"))
-    file.seek(0)
-    deep = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3 and deep.shape[2] >= 3:
-        rgb: npt.NDArray[np.uint16] = np.ascontiguousarray(deep[..., 2::-1].astype(np.uint16, copy=False))
-        if rgb.shape == high.shape and np.array_equal(rgb >> 8, high):
-            return rgb
-    raise AndonError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
+    Its unpackers of 16-bit colour keep the byte that is the high one in their byte order. The one for the wrong order
+    therefore gives the low bytes.
+    """
+    raw_mode = _raw_mode(picture)
+    if raw_mode == "LA;16B":  # grey and alpha: two bytes each, taken as four channels
+        _set_raw_mode(picture, "RGBA")
+        picture.load()
+        return np.repeat(_joined(np.asarray(picture)[..., :1], np.asarray(picture)[..., 1:2]), 3, axis=2)
+    native = ";16L" if sys.byteorder == "little" else ";16B"
+    layout, order = raw_mode[:-4], raw_mode[-4:].replace(";16N", native)
+    if picture.mode not in ("RGB", "RGBA", "RGBX") or layout != picture.mode or order not in (";16L", ";16B"):
+        raise AndonError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
+    low = _header(file, name)
+    _set_raw_mode(low, layout + {";16L": ";16B", ";16B": ";16L"}[order])
+    # One after the other, header and all: both read the same file.
+    low.load()
+    high = _header(file, name)
+    high.load()
+    return _joined(np.asarray(high)[..., :3], np.asarray(low)[..., :3])
+
+
+def _joined(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    values = np.left_shift(high, 8, dtype=np.uint16)
+    values |= low
+    return values
+
+
+def _set_raw_mode(picture: ImageFile.ImageFile, raw_mode: str) -> None:
+    """Has the pixels of a picture that is not loaded yet unpacked in another way."""
+    tiles: list[Any] = []
+    for codec, extents, offset, arguments in picture.tile:
+        changed = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
+        tiles.append(type(picture.tile[0])._make((codec, extents, offset, changed)))
+    picture.tile = tiles
 
 
 def _to_eight_bits(values: npt.NDArray[np.uint16], white: int) -> npt.NDArray[np.uint8]:

@@ -73,7 +73,7 @@ def _samples(root: Path, kind: str, listings: Iterator[Listing] | list[Listing])
         below = listing.folder.relative_to(beside)
         sidecars = _sidecars(listing)
         pictures = [picture for picture in listing.pictures if picture not in sidecars]
-        masks = by_stem(listing.folder, sidecars, ending=_MASK)
+        masks = by_stem(listing.folder, sorted(sidecars), ending=_MASK)
         truth = root / _TRUTH / kind / below
         for stem, path in by_stem(truth, list_folder(truth).pictures, ending=_MASK).items():
             if masks.setdefault(stem, path) != path:

@@ -54,7 +54,7 @@ def load_dataset(
 ) -> Dataset:
     """Opens a data set: a folder that is one category, or holds one folder a category.
 
-    Lists files only: no picture is opened, 100,000 take about a second. The layout is found from the names of
+    Lists files only: no picture is opened, 100,000 take a few seconds. The layout is found from the names of
     the folders. File names are in natural order (``img2`` before ``img10``).
 
     Args:
@@ -81,29 +81,27 @@ def load_dataset(
     dataset = name or own_name
     options = ReadOptions(train_fraction)
 
-    found = _one_category(root, layouts)
-    folders = {own_name: root} if found else {}
-    if found is None:
-        folders = {child: root / child for child in list_folder(root).folders}
-        if categories is not None:
-            folders = {child: folders[child] for child in categories if child in folders}
-        recognised = {child: _recognised(path, layouts) for child, path in folders.items()}
-        kinds = {kind.name for kind in recognised.values() if kind is not None}
-        if len(kinds) > 1:
-            each = listed(f"{child} is {kind.name}" for child, kind in recognised.items() if kind is not None)
-            raise AndonError(f"{root}: the categories have different layouts ({each}); name one layout, or categories")
-        found = next((kind for kind in recognised.values() if kind is not None), None)
-        folders = {child: path for child, path in folders.items() if recognised[child] is not None}
-    if found is None:
-        raise AndonError(_nothing_found(root, layouts, categories))
+    alone = _one_category(root, layouts)
+    if alone is not None:
+        found = {own_name: (root, alone)}
+    else:
+        children = {child: root / child for child in list_folder(root).folders}
+        kinds = {child: _recognised(path, layouts) for child, path in children.items()}
+        found = {child: (children[child], kind) for child, kind in kinds.items() if kind is not None}
+    if not found:
+        raise AndonError(_nothing_found(root, layouts))
     if categories is not None:
-        available = folders if _one_category(root, layouts) else _available(root, found)
-        unknown = [child for child in categories if child not in available]
-        if unknown:
-            raise AndonError(f"{root}: no category {', '.join(map(repr, unknown))}; there are: {listed(available)}")
-        folders = {child: folders[child] for child in dict.fromkeys(categories)}
-    read = {child: _read(found, path, child, dataset, options) for child, path in folders.items()}
-    return Dataset(dataset, found.name, root, read)
+        unknown = [child for child in categories if child not in found]
+        if unknown or not categories:
+            missing = f"no category {', '.join(map(repr, unknown))}" if unknown else "no category is chosen"
+            raise AndonError(f"{root}: {missing}; there are: {listed(found)}")
+        found = {child: found[child] for child in dict.fromkeys(categories)}
+    names = {kind.name for _, kind in found.values()}
+    if len(names) > 1:
+        each = listed(f"{child} is {kind.name}" for child, (_, kind) in found.items())
+        raise AndonError(f"{root}: the categories have different layouts ({each}); name one layout, or categories")
+    read = {child: _read(kind, path, child, dataset, options) for child, (path, kind) in found.items()}
+    return Dataset(dataset, names.pop(), root, read)
 
 
 def _recognised(path: Path, layouts: Sequence[Layout]) -> Layout | None:
@@ -118,10 +116,6 @@ def _one_category(root: Path, layouts: Sequence[Layout]) -> Layout | None:
     return found
 
 
-def _available(root: Path, layout: Layout) -> list[str]:
-    return [child for child in list_folder(root).folders if layout.recognise(root / child)]
-
-
 def _read(layout: Layout, path: Path, name: str, dataset: str, options: ReadOptions) -> Category:
     category = layout.read(path, name, dataset, options)
     if not category.samples:
@@ -129,7 +123,6 @@ def _read(layout: Layout, path: Path, name: str, dataset: str, options: ReadOpti
     return category
 
 
-def _nothing_found(root: Path, layouts: Sequence[Layout], categories: Sequence[str] | None) -> str:
-    wanted = f" (categories {', '.join(categories)})" if categories is not None else ""
+def _nothing_found(root: Path, layouts: Sequence[Layout]) -> str:
     expected = "; or ".join(f"{layout.name}: {layout.expects}" for layout in layouts)
-    return f"{root}: no data set found{wanted}; expected a category, or a folder of categories, as {expected}"
+    return f"{root}: no data set found; expected a category, or a folder of categories, as {expected}"
