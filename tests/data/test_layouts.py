@@ -189,7 +189,7 @@ class TestAutoVI:
         try:
             entries = read_defects_config(path)
         except AndonError as error:
-            assert str(error).startswith(f"{path}: ")
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017 (either way is right)
         else:
             assert len({entry.pixel_value for entry in entries}) == len(entries)
 

@@ -26,7 +26,7 @@ Severity = Literal["error", "warning", "info"]
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _DARK = 16
-"""Brightest value, of 255, up to which a whole picture counts as almost black: 12 bits in a 16-bit file reach 15."""
+"""Brightest value, of 255, up to which a whole picture counts as almost black: 12 bits in a 16-bit file reach 16."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _examine(sample: Sample) -> _Finding:
         brightest = int(image.max())
         if brightest == int(image.min()):
             note.append(("warning", "blank-picture", sample.path, f"{sample.path}: all pixels are the same"))
-        elif brightest < _DARK:
+        elif brightest <= _DARK:
             text = f"{sample.path}: almost black, brightest value {brightest} of 255 (12-bit values in a 16-bit file?)"
             note.append(("warning", "dark-picture", sample.path, text))
     for path in sample.mask_paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ ResultT = TypeVar("ResultT")
 
 def ordered_map(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], threads: int | None = None
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     """``map`` by threads, results in order; decoding and hashing release the interpreter lock.
 
     Unlike ``Executor.map`` it takes items only a little ahead of what was consumed, so memory is bounded, and it stops
