@@ -452,8 +452,7 @@ def test_same_seed_same_result_in_process_and_out(write: Callable[..., Path], tm
 
 
 def test_features_are_computed_once_for_all_seeds(write: Callable[..., Path], tmp_path: Path) -> None:
-    pytest.importorskip("andon.methods.padim")
-    config = {"weights": "random", "transform": {"size": [32, 32]}}
+    config = {"weights": "random", "layers": ["layer1"], "n_channels": 8, "transform": {"size": [32, 32]}}
     plan = write(methods=[{"method": "padim", "config": config}], seeds=2, protocol={"calibration_folds": 2})
     run_plan(plan, tmp_path / "store", engine=HereEngine())
     first, second = Store(tmp_path / "store").records()
@@ -464,6 +463,8 @@ def test_features_are_computed_once_for_all_seeds(write: Callable[..., Path], tm
     uncached = Store(tmp_path / "other").records()
     assert [r.features_cached for r in uncached] == [False, False]
     assert not (tmp_path / "other/cache").exists()
+    assert first.images_per_second is not None
+    assert second.images_per_second is None, "speed is measured with the first seed"
     for cached, plain in zip((first, second), uncached, strict=True):
         assert cached.evaluation.image.auroc == pytest.approx(plain.evaluation.image.auroc, abs=1e-6)
 

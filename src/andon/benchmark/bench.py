@@ -175,6 +175,7 @@ def run_plan(
                                 device=device,
                                 keep_maps=_keep_maps(plan.content, spec, first_seed),
                                 keep_model=plan.content.keep_models,
+                                measure_speed=spec.seed == first_seed,
                                 reference=expanded.references[spec.id],
                                 module=modules.get(spec.method, ""),
                                 log=run.log(spec),
@@ -259,6 +260,7 @@ class ExperimentJob:
     device: str
     keep_maps: Literal["gallery", "all", "none"]
     keep_model: bool
+    measure_speed: bool
     reference: str
     module: str
     """Module whose import registers the method; "" where its name is enough."""
@@ -274,7 +276,7 @@ def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
         job.category,
         Store(job.store),
         None if job.cache is None else ArrayCache(job.cache),
-        options=RunOptions(job.device, job.keep_maps, job.keep_model, job.reference),
+        options=RunOptions(job.device, job.keep_maps, job.keep_model, job.measure_speed, job.reference),
         log=job.log,
         progress=progress,
     )

@@ -96,8 +96,8 @@ class ExperimentRecord(_Frozen):
     Attributes:
         fit_seconds: wall seconds of ``fit`` by stage, with "total".
         predict_seconds: wall seconds of predicting the test set, decoding included.
-        images_per_second: test pictures a second at prediction (features not taken from the cache; None where they
-            were).
+        images_per_second: test pictures a second from file to score, without any cache; None where it was not measured
+            (seeds after the first).
         features_cached: whether features came from the cache: then times are not a method's whole cost.
         calibration_seconds: wall seconds of fitting and predicting the calibration folds; None without them.
         peak_memory_mb: peak resident memory of the experiment's process, MiB.

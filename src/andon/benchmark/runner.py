@@ -8,7 +8,8 @@ What is measured, and how:
   blocks; each is scored by a model fitted, with the same seed, on the others. Blocks, not random folds: neighbouring
   shots are nearly the same picture, and a model that saw the neighbour would promise fewer false alarms than the line
   will have.
-- ``images_per_second``: some test pictures spread over the test set, from file to score, without any cache.
+- ``images_per_second``: some test pictures spread over the test set, from file to score, without any cache; a plan's
+  runs measure it with the first seed only, the speed does not hang on the seed.
 - ``peak_memory_mb``: of the process, at its end; the experiment's own when it has a process of its own.
 """
 
@@ -65,12 +66,14 @@ class RunOptions:
         device: "cpu", "cuda", "cuda:1", "mps".
         keep_maps: raw anomaly maps to keep: of the gallery's pictures, of all test pictures, none.
         keep_model: whether to keep what was learned.
+        measure_speed: whether to measure ``images_per_second``.
         reference: what ``create_method`` is called with, where it is not the spec's method name.
     """
 
     device: str = "cpu"
     keep_maps: Literal["gallery", "all", "none"] = "gallery"
     keep_model: bool = False
+    measure_speed: bool = True
     reference: str | None = None
 
 
@@ -141,7 +144,7 @@ def run_experiment(
         progress=progress,
     )
     predict_uncached = counting is None or counting.mostly_missed()
-    speed = _images_per_second(method, test, options.device, progress)
+    speed = _images_per_second(method, test, options.device, progress) if options.measure_speed else None
     keep_gallery(store, spec, category)
     record = ExperimentRecord(
         id=spec.id,
@@ -219,9 +222,11 @@ def _cross_fitted_scores(
         return None
     scores = np.empty(len(train), dtype=np.float32)
     progress("calibration", 0, folds)
+    # One object for all folds (``fit`` starts anew), so that a backbone is loaded once for them; not the experiment's
+    # own, whose result shall not hang on how well a method forgets.
+    method = _create(spec, options)
     for fold, block in enumerate(np.array_split(np.arange(len(train)), folds)):
         held_out = set(block.tolist())
-        method = _create(spec, options)
         rest = [s for i, s in enumerate(train) if i not in held_out]
         method.fit(Images(rest, cache), seed=spec.seed, device=options.device)
         predictions = method.iterate_predictions(Images([train[i] for i in block], cache))
@@ -230,9 +235,7 @@ def _cross_fitted_scores(
     return scores
 
 
-def _images_per_second(
-    method: Method[Any], test: Sequence[Sample], device: str, progress: ProgressCallback
-) -> float | None:
+def _images_per_second(method: Method[Any], test: Sequence[Sample], device: str, progress: ProgressCallback) -> float:
     """Test pictures a second from file to score, none of it from a cache."""
     spread = np.unique(np.linspace(0, len(test) - 1, min(SPEED_PICTURES, len(test))).round().astype(int))
     size = max(1, min(method.config.batch_size, 8, len(spread)))
