@@ -40,7 +40,7 @@ class Reader:
             return None
         channels = []
         for path in sample.mask_paths:
-            values = np.asarray(Image.open(path).convert("RGBA"))[:, :, :3].max(axis=2)
+            values = np.maximum.reduce([np.asarray(band) for band in Image.open(path).convert("RGB").split()])
             config = next(d for d in self.defects if d.pixel_value == values.max())
             mask = values > 0
             channels.append(Channel(mask, config.name, config.saturation(int(mask.sum()))))

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from andon.benchmark.evaluate import evaluate, evaluate_maps, official_metrics
 from andon.core import AndonError, Category, Channel, FullFrame, GroundTruth, Prediction, Region, Sample
+from andon.data import load_dataset
 from andon.data.images import as_images
 from andon.data.maps import read_map
 from andon.evaluation.placing import place_map
@@ -109,6 +110,12 @@ def test_all_categories_and_refusals_side_by_side(case):
         evaluate_maps(case.root / "data" / "ties" / "ground_truth" / "missing", dataset, categories=["ties"])
     with pytest.raises(AndonError, match="FPR limit"):
         evaluate_maps(case.maps, dataset, fpr_limits=[2])
+
+
+def test_the_librarys_reader_gives_the_same(case):
+    ours = evaluate_maps(case.maps, load_dataset(case.root / "data")).results
+    for name, result in evaluate_maps(case.maps, case.dataset).results.items():
+        assert ours[name].evaluation == result.evaluation
 
 
 def test_official_format(case):
@@ -356,7 +363,7 @@ def test_full_parity_case(tmp_path, monkeypatch):
     monkeypatch.setattr(generator, "save", save_blank_pictures)
     monkeypatch.setattr(sys, "argv", ["make_parity_case.py", "--out", str(tmp_path)])
     generator.main()
-    report = evaluate_maps(tmp_path / "maps", parity.read_dataset(tmp_path / "dataset"))
+    report = evaluate_maps(tmp_path / "maps", load_dataset(tmp_path / "dataset"))
     assert report.refused == {}
     exact = json.loads((SHARED / "expected" / "exact.json").read_text())
     assert set(report.results) == set(exact)

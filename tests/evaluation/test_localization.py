@@ -108,11 +108,10 @@ def test_a_type_is_its_pictures_and_all_good_ones(seed, lowest):
 
 @pytest.mark.parametrize("scores", ["normal", "heavy tails", "few values", "constant", "huge", "crop"])
 def test_float_maps_of_some_size_agree_with_sorting_everything(scores, monkeypatch):
-    """Enough pixels and edges for buckets, blocks and sorted chunks to all take part."""
+    """In several chunks, none of which is a whole picture."""
     from andon.evaluation.counting import FloatCounter
 
-    monkeypatch.setattr(FloatCounter, "BLOCK", 1000)
-    monkeypatch.setattr(FloatCounter, "MAX_KEPT", 3000)
+    monkeypatch.setattr(FloatCounter, "CHUNK", 5000)
     rng = np.random.default_rng(5)
     shape = (6, 90, 70)
     values = {

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +33,15 @@ from andon.core import (
     listed,
     no_progress,
 )
-from andon.data.images import Images
 from andon.data.maps import MAP_SUFFIXES, MapFiles, find_maps, map_folder, read_map, sample_key
 from andon.evaluation.image import auroc, check_scores, image_metrics, operating_points
 from andon.evaluation.localization import FPR_LIMITS, SproAccumulator
 from andon.evaluation.placing import place_map
 from andon.evaluation.result import DefectTypeMetrics, Evaluation, EvaluationArrays, LocalisationMetrics
-from andon.methods.base import Method
+
+if TYPE_CHECKING:  # both import torch, which judging maps from files has no use for
+    from andon.data.images import Images
+    from andon.methods.base import Method
 
 __all__ = ["CategoryResult", "MapSink", "MapsReport", "evaluate", "evaluate_maps", "official_metrics"]
 
@@ -178,6 +180,8 @@ def evaluate(
     Raises:
         AndonError: no test pictures, a picture that cannot be read, or a score that is not finite.
     """
+    from andon.data.images import Images
+
     samples = data.test if isinstance(data, Category) else tuple(data)
     if not samples:
         where = f"category {data.name} ({data.root})" if isinstance(data, Category) else "the evaluation"

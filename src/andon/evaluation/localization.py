@@ -40,8 +40,9 @@ takes no memory that grows with the number of good pictures. The same weights gi
     pixel AUROC  one channel for all positive pixels, s = their number, L = 1
     pixel AP     precision at each distinct score of a positive pixel, from the same two integers
 
-Cost: integer maps need one pass of histograms, 0.1–1 ns a pixel. Float maps need the defects' scores first; then a
-negative costs about 10 ns (see ``counting.FloatCounter``). Memory: about 40 bytes a defect pixel, plus at most 100 MB.
+Cost: integer maps need one pass of histograms, about 1 ns a pixel. Float maps need the defects' scores first; then each
+negative is sorted among some millions (see ``counting.FloatCounter``). Memory: about 30 bytes a defect pixel and 32 for
+each distinct score among them, plus a buffer of 64 MB (128 MB for float64).
 """
 
 from __future__ import annotations
