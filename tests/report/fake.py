@@ -67,7 +67,7 @@ def spec_of(
         data_fingerprint=fingerprint or f"{zlib.crc32(category.encode('utf-8', 'replace')):032x}",
         method=method.name,
         label=method.label,
-        config={"backbone": "resnet18", "layers": ["layer2", "layer3"], "coreset": 0.1},
+        config={"backbone": "resnet18", "layers": ["layer2", "layer3"], "variant": method.label},
         protocol=Protocol(shots=method.shots, calibration_folds=3),
         seed=seed,
     )
@@ -245,7 +245,7 @@ def fill(
                 (method.region,) * len(chosen),
             )
         store.write_experiment(record, arrays, maps=maps)
-        if gallery:
+        if gallery and not store.has_gallery(dataset, spec.category, spec.data_fingerprint):
             pictures = []
             for i in chosen:
                 image, mask = picture_of(spec.category, i, types[i] != "good")

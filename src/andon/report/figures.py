@@ -24,7 +24,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from andon.evaluation.image import roc_curve
 
@@ -165,7 +165,7 @@ def curves_svg(
         marked: an abscissa to mark: up to it the area is taken.
     """
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes(3.5, 2.9)
+        figure, axes = _axes(3.5, 2.95)
         axes.set(xlim=(0, x_limit), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
         axes.grid(True)
         if diagonal:
@@ -212,7 +212,7 @@ def histogram_svg(
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     edges = np.linspace(low, high, bins + 1)
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes(2.7, 1.75, left=0.42)
+        figure, axes = _axes(2.7, 1.8)
         axes.set(xlim=(low, high), xlabel="image score", ylabel="% of pictures")
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
@@ -238,7 +238,7 @@ def losses_svg(curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str
         curves: (style index, [(step, value), …]); values that are not finite are left out.
     """
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes(3.5, 2.1, left=0.5)
+        figure, axes = _axes(2.7, 1.8, left=0.56)
         axes.set(xlabel="step", ylabel="loss")
         axes.grid(True)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -251,15 +251,18 @@ def losses_svg(curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str
             values += y
         if values and min(values) > 0 and max(values) / min(values) > 50:
             axes.set_yscale("log")
+            # The formatter of its own writes powers as mathematics, which these figures leave as text.
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         return _svg(figure)
 
 
-def _axes(width: float, height: float, left: float = 0.42) -> tuple[Figure, Axes]:
+def _axes(width: float, height: float, left: float = 0.5) -> tuple[Figure, Axes]:
     """A figure of a size in inches with fixed margins: laying it out costs nothing, and figures in a row align."""
     figure = Figure(figsize=(width, height))
     FigureCanvasSVG(figure)
     axes = figure.add_axes(
-        (left / width, 0.36 / height, 1 - (left + 0.1) / width, 1 - (0.36 + 0.08) / height), facecolor="none"
+        (left / width, 0.42 / height, 1 - (left + 0.12) / width, 1 - (0.42 + 0.08) / height), facecolor="none"
     )
     figure.patch.set_visible(False)
     return figure, axes

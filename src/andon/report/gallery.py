@@ -133,7 +133,11 @@ def build_galleries(
 
 
 def _source(store: Store, results: DatasetResults, row: Row, problems: list[str]) -> _Source | None:
-    pictures = store.gallery(results.name, row.category, row.data_fingerprint)
+    try:
+        pictures = store.gallery(results.name, row.category, row.data_fingerprint)
+    except Image.DecompressionBombError as error:
+        problems.append(plain(f"gallery of {row.label}: {error}", 400))
+        return None
     if not pictures:
         return None
     columns, maps, captions = [], [], []
@@ -193,11 +197,18 @@ def _draw(source: _Source, picture_side: int, map_side: int) -> Gallery:
                 width=width,
                 height=height,
                 uri=image_uri(_at_most(picture.image, picture_side)),
-                outline=None if picture.mask is None else mask_outline(picture.mask),
+                outline=_outline_of(picture),
                 tiles=tiles,
             )
         )
     return Gallery(tuple(source.columns), scales, tuple(rows))
+
+
+def _outline_of(picture: GalleryPicture) -> str | None:
+    """None without a mask, and for one that is not of the picture's size: it would lie in the wrong place."""
+    if picture.mask is None or picture.mask.shape != picture.image.shape[:2]:
+        return None
+    return mask_outline(picture.mask)
 
 
 def _tile(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -25,12 +25,13 @@ from andon.evaluation.result import EvaluationArrays
 from andon.report import figures, gallery
 from andon.report.results import Column, DatasetResults, Results, Row, collect, plain
 from andon.report.tables import (
+    RANDOM_WEIGHTS,
     Table,
     build_tables,
     category_tables,
     primary_limit,
     published_text,
-    random_weights_note,
+    random_weights,
 )
 
 __all__ = ["render_report"]
@@ -118,7 +119,7 @@ def render_report(store: Store, *, title: str | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"published_text": published_text, "palette": list(enumerate(figures.PALETTE))}
+    environment.globals |= {"published_text": published_text, "random_note": RANDOM_WEIGHTS}
     page = environment.get_template("report.html.j2").render(
         title=plain(title) if title else _title(results),
         results=results,
@@ -130,7 +131,7 @@ def render_report(store: Store, *, title: str | None = None) -> str:
         dashes=figures.DASHES,
         warnings=[s.warning for s in sections if s.warning],
         problems=problems,
-        experiments=list(_experiments(results)),
+        experiments=sorted(_experiments(results), key=lambda e: e.state != "failed"),
         methods=[(section, column) for section in sections for column in section.results.columns],
         method_details=_method_details,
         last=plain(max([r.started for r in results.records] + [f.started for f in results.failures])[:10]),
@@ -172,7 +173,7 @@ def _section(
         counts=_counts(results),
         tables=tables,
         tasks=[_task(store, results, row, styles, galleries.get(row.key), problems) for row in results.rows],
-        warning=random_weights_note(results.columns),
+        warning=_warning(results),
         styles=styles,
     )
 
@@ -204,6 +205,17 @@ def _headline(results: DatasetResults, tables: Sequence[Table]) -> list[str]:
                 f"{named} {verb.removesuffix('s')} best, with no significant difference: {metric}, {over}."
             )
     return sentences
+
+
+def _warning(results: DatasetResults) -> str:
+    """What every section says of methods on random weights; "" if there are none."""
+    named = random_weights(results.columns)
+    if not named:
+        return ""
+    records = [w for r in results.records for w in r.weights if w.get("pretrained") is False]
+    orthogonal = all(str(w.get("name", "")).startswith("orthogonal") for w in records)
+    kind = "Fixed-seed orthogonal initialisation: features are" if orthogonal else "Features are"
+    return f"{named}. {kind} not pretrained; these figures do not show what the methods can do with pretrained ones."
 
 
 def _counts(results: DatasetResults) -> list[tuple[str, str]]:
@@ -272,7 +284,7 @@ def _curves(results: DatasetResults, arrays: _Arrays, styles: dict[str, int]) ->
             roc.append((styles[column.key], band))
     if roc:
         svg = figures.curves_svg(roc, x_label="FPR (good pictures that alarm)", y_label="TPR", diagonal=True)
-        charts.append(_Chart("ROC: detection", Markup(svg)))
+        charts.append(_Chart("ROC: detection", Markup(svg), "grey: a toss of a coin"))
     limit = float(primary_limit(results))
     curves = []
     for column in results.columns:
@@ -289,13 +301,14 @@ def _curves(results: DatasetResults, arrays: _Arrays, styles: dict[str, int]) ->
 
 
 def _finite(arrays: EvaluationArrays) -> bool:
-    return bool(np.isfinite(arrays.image_scores).all())
+    return arrays.image_scores.dtype.kind == "f" and bool(np.isfinite(arrays.image_scores).all())
 
 
 def _is_curve(x: Any, y: Any) -> bool:
     """Whether arrays of a store are a curve that can be drawn."""
     return bool(
-        x.ndim == y.ndim == 1
+        x.dtype.kind == y.dtype.kind == "f"
+        and x.ndim == y.ndim == 1
         and len(x) == len(y) >= 2
         and np.isfinite(x).all()
         and np.isfinite(y).all()
@@ -352,8 +365,11 @@ def _method_details(column: Column) -> list[tuple[str, str]]:
     return details + ([("Code", spec.code_fingerprint)] if spec.code_fingerprint else [])
 
 
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=True, sort_keys=True)
+def _pretty(options: Mapping[str, Any]) -> str:
+    """One line an option; ASCII, so that nothing in it can be mistaken for anything else."""
+    return "\n".join(
+        f"{plain(str(key))}: {json.dumps(value, sort_keys=True)}" for key, value in sorted(options.items())
+    )
 
 
 def _experiments(results: Results) -> Iterator[_Experiment]:
@@ -416,7 +432,7 @@ def _failed(dataset: DatasetResults, row: Row, column: Column, failure: Failure)
         task=row.label,
         label=column.label,
         seed=failure.spec.seed,
-        state={"error": "error", "killed": "killed", "timeout": "timed out"}[failure.kind],
+        state="failed",
         figures=[],
         details=[
             ("Experiment", failure.id),

@@ -20,9 +20,10 @@ __all__ = ["Column", "DatasetResults", "Results", "Row", "Runs", "collect", "pla
 def plain(text: str, limit: int = 200) -> str:
     """Text that no terminal, page or file can take for a command: names come from folders that anybody may have named.
 
-    Control, format (bidirectional overrides) and surrogate characters become "�"; longer texts end in "…".
+    Control, format (bidirectional overrides), line-breaking and surrogate characters become "�"; longer texts end in
+    "…".
     """
-    clean = "".join("�" if unicodedata.category(c)[0] == "C" else c for c in text[: limit + 1])
+    clean = "".join("�" if unicodedata.category(c).startswith(("C", "Zl", "Zp")) else c for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

@@ -28,6 +28,7 @@ from andon.report.metrics import (
 from andon.report.results import Column, DatasetResults, Results, Row, Runs, collect, plain
 
 __all__ = [
+    "RANDOM_WEIGHTS",
     "RowGroup",
     "Table",
     "TableCell",
@@ -38,8 +39,11 @@ __all__ = [
     "make_tables",
     "primary_limit",
     "published_text",
-    "random_weights_note",
+    "random_weights",
 ]
+
+RANDOM_WEIGHTS = "Random weights"
+"""Start of the note that names the methods that ran on them."""
 
 Status = Literal["ok", "undefined", "failed", "not run", "not planned"]
 
@@ -448,18 +452,19 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
     if any(cell.published is not None for cell in cells):
         notes.append(f"Published: {published.SOURCE}, mean ± standard deviation of {published.RUNS} runs.")
         notes += [f"Published figure marked “!”: {misprint}." for misprint in sorted(printed)]
-    notes += [random_weights_note(results.columns)] if any(c.random_weights for c in results.columns) else []
+    named = random_weights(results.columns)
+    if named:
+        notes.append(f"{RANDOM_WEIGHTS}: {named}. Their features are not pretrained.")
     return notes
 
 
-def random_weights_note(columns: Sequence[Column]) -> str:
-    """Names the methods that ran on random weights; "" if none did."""
+def random_weights(columns: Sequence[Column]) -> str:
+    """Names the methods that ran on random weights and what these were; "" if none did."""
     by_parts: dict[tuple[str, ...], list[str]] = {}
     for column in columns:
         if column.random_weights:
             by_parts.setdefault(column.random_weights, []).append(column.label)
-    named = "; ".join(f"{', '.join(labels)}: {', '.join(parts)}" for parts, labels in by_parts.items())
-    return f"Random weights ({named}): the features are not pretrained." if named else ""
+    return "; ".join(f"{', '.join(labels)} on {', '.join(parts)}" for parts, labels in by_parts.items())
 
 
 def _slug(text: str) -> str:
