@@ -30,15 +30,13 @@ def checked_state(
     sizes: dict[str, int] = {}
     for name, (dtype, shape) in expected.items():
         tensor = state[name]
+        wanted = ", ".join(str(sizes.get(size, size) if isinstance(size, str) else size) for size in shape)
         fits = tensor.ndim == len(shape) and all(
-            actual == (sizes.setdefault(wanted, actual) if isinstance(wanted, str) else wanted) and actual > 0
-            for actual, wanted in zip(tensor.shape, shape, strict=True)
+            actual == (sizes.setdefault(size, actual) if isinstance(size, str) else size) and actual > 0
+            for actual, size in zip(tensor.shape, shape, strict=True)
         )
         if not fits:
-            wanted = ", ".join(str(sizes.get(size, size) if isinstance(size, str) else size) for size in shape)
-            raise AndonError(
-                f"{method}: tensor {name} of the saved state has shape {list(tensor.shape)}, not [{wanted}]"
-            )
+            raise AndonError(f"{method}: tensor {name} of the saved state is {list(tensor.shape)}, not [{wanted}]")
         if tensor.dtype != dtype:
             raise AndonError(f"{method}: tensor {name} of the saved state is {tensor.dtype}, not {dtype}")
         if dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):

@@ -99,7 +99,8 @@ def whitening(covariance: torch.Tensor) -> torch.Tensor:
     d = covariance.shape[-1]
     if d <= 16:
         identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-        return torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
+        inverse: torch.Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
+        return inverse
     k = d // 2
     # [[A, ·], [B, C]]: L = [[L₁, 0], [B·L₁⁻ᵀ, L₂]] with L₂·L₂ᵀ = C − (B·L₁⁻ᵀ)(B·L₁⁻ᵀ)ᵀ.
     first = whitening(covariance[:, :k, :k])
@@ -189,11 +190,12 @@ class Padim(FeatureMethod[PadimConfig]):
         channels = torch.randperm(total, generator=generator)[: self._n_channels()].sort().values
 
         statistics: StreamingGaussian | None = None
+        grid = (0, 0)
         waiting: list[torch.Tensor] = []
         seconds = 0.0
         for indices, features in self.iterate_features(images, progress=progress):
             start = time.perf_counter()
-            self._grid = (features[0].shape[2], features[0].shape[3])
+            grid = (features[0].shape[2], features[0].shape[3])
             waiting.append(self._embed(features, channels))
             if statistics is None:
                 statistics = StreamingGaussian(waiting[0].shape[0], len(channels), self.device)
@@ -207,8 +209,7 @@ class Padim(FeatureMethod[PadimConfig]):
         assert statistics is not None
         features_done = time.perf_counter()
         self._whitening = self._factorise(statistics.covariance_(self.config.epsilon), progress)
-        self._mean = statistics.mean.float()
-        self._channels = channels
+        self._mean, self._channels, self._grid = statistics.mean.float(), channels, grid
         end = time.perf_counter()
         return FitReport(
             n_train=len(images),
@@ -218,7 +219,7 @@ class Padim(FeatureMethod[PadimConfig]):
                 "factorisation": end - features_done,
             },
             weights=(self.extractor.weights,),
-            notes=(f"{len(channels)} of {total} channels at {self._grid[0]} × {self._grid[1]} positions",),
+            notes=(f"{len(channels)} of {total} channels at {grid[0]} × {grid[1]} positions",),
         )
 
     def _factorise(self, covariance: torch.Tensor, progress: ProgressCallback) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from andon.core import AndonError, canonical_json
 from andon.nn.features import FeatureExtractor, WeightsRecord
 from andon.nn.initialisation import orthogonal_initialisation
-from andon.nn.resnet import ARCHITECTURES, ResNet, fold_batch_norm
+from andon.nn.resnet import ARCHITECTURES, ResNet, blank_resnet, fold_batch_norm
 from andon.nn.weights import (
     ALIASES,
     PUBLISHED,
@@ -94,7 +94,7 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
             f"unknown backbone {backbone!r}; known: {', '.join(ARCHITECTURES)} and, with andon[timm], timm:NAME"
         )
     numbers = _stage_numbers(backbone, stages)
-    network = ResNet(ARCHITECTURES[backbone], last_stage=max(numbers))
+    network = blank_resnet(ARCHITECTURES[backbone], last_stage=max(numbers))
     seed = random_seed(weights)
     if seed is not None:
         orthogonal_initialisation(network, seed)

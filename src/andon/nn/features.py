@@ -84,7 +84,7 @@ def iterate_features(
     Where ``images`` has a cache, features are computed once a picture and read back afterwards; each picture's are
     then its own entry, so that seeds, few-shot subsets and methods share them. While missing ones are computed the
     cache's lock is held: a second process that wants the same waits and reads. What is computed for a picture does not
-    depend on which other pictures of its batch were cached: a convolution treats each picture of a batch alone.
+    depend on which others of its batch were cached, up to rounding: a convolution treats each picture alone.
 
     Memory: one batch of pictures and features, whatever the number of pictures.
     """

@@ -53,9 +53,7 @@ def _indices(backbone: str, stages: Sequence[str | int], names: Sequence[str]) -
         elif str(stage).isdecimal() and int(stage) < len(names):
             found.append(int(stage))
         else:
-            raise AndonError(
-                f"backbone {backbone} has no stage {stage!r}; it has 0..{len(names) - 1} ({listed(names)})"
-            )
+            raise AndonError(f"backbone {backbone} has no stage {stage!r}; it has {listed(names)}, or their numbers")
     if not found or len(set(found)) != len(found):
         raise AndonError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
     return found
@@ -87,7 +85,8 @@ def create_timm_extractor(backbone: str, stages: Sequence[str | int], weights: s
             "download the model's model.safetensors yourself and name the file as the weights"
         )
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+        with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
+            model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise AndonError(f"backbone {backbone}: timm cannot make it ({error})") from error
     if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
