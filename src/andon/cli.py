@@ -108,7 +108,7 @@ def demo(
     with _bench_progress() as on_event:
         summary = run_plan("demo", store, data=[pictures], jobs=jobs, on_event=on_event)
     _print_summary(summary, store)
-    _print_tables(store, ("6", "9"))
+    _print_tables(store, (6, 9))
     _report(store, folder / "report.html", None)
     out.print(f"done in {_duration(time.monotonic() - start)}; run again, it goes on where it stopped")
     if summary.failed:
@@ -454,12 +454,14 @@ def _store(folder: Path) -> Any:
     return Store(folder)
 
 
-def _print_tables(store: Path, numbers: tuple[str, ...] | None = None) -> None:
+def _print_tables(store: Path, numbers: tuple[int, ...] | None = None) -> None:
+    """The tables of the study (or those with these numbers), without the ones that the page shows folded."""
     from andon.report import make_tables
+    from andon.report.renderers import to_rich
 
     for table in make_tables(_store(store)):
-        if numbers is None or table.number in numbers:
-            out.print(table.to_rich())
+        if table.study_table in numbers if numbers is not None else not table.detail:
+            out.print(to_rich(table))
             out.print()
 
 
