@@ -243,3 +243,26 @@ def test_late_positives_of_float_maps_are_refused():
     truth = GroundTruth((1, 2), (Channel(np.array([[True, False]]), "d", 1),))
     with pytest.raises(ValueError, match="before the first negatives"):
         accumulator.add_positives(np.zeros((1, 2), dtype=np.float32), truth, "d")
+
+
+def test_many_pictures_of_a_type():
+    """Integer maps' positives are merged on the way; nothing may get lost or count twice."""
+    rng = np.random.default_rng(8)
+    maps, truths = [], []
+    for _ in range(150):
+        mask = rng.random((3, 4)) < 0.4
+        mask[0, 0] = True
+        maps.append(rng.integers(0, 9, (3, 4), dtype=np.uint8))
+        truths.append(GroundTruth((3, 4), (Channel(mask, "d", int(rng.integers(1, mask.sum() + 1))),)))
+    points = oracle.curve(maps, truths)
+    for limit, value in auspro(maps, truths, LIMITS).items():
+        assert value == pytest.approx(oracle.area(points, limit), abs=1e-12)
+
+
+def test_the_documented_examples_hold():
+    import doctest
+
+    from andon.evaluation import localization
+
+    assert doctest.testmod(localization).failed == 0
+    assert doctest.testmod(localization).attempted > 0
