@@ -93,7 +93,7 @@ def tiff(
 
 
 CONFIG = [
-    {"defect_name": "hoop", "pixel_value": 255, "saturation_threshold": 50, "relative_saturation": False},
+    {"defect_name": "hoop", "pixel_value": 255, "saturation_threshold": 40, "relative_saturation": False},
     {"defect_name": "cable", "pixel_value": 254, "saturation_threshold": 0.7, "relative_saturation": True},
 ]
 

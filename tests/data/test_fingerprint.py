@@ -42,9 +42,7 @@ def test_the_place_and_the_times_do_not_matter(tmp_path: Path) -> None:
         lambda root: (root / "test/structural").rename(root / "test/logical"),
         lambda root: save(root / "ground_truth/structural/0001/0000.png", mask(254, 2)),
         lambda root: (root / "ground_truth/structural/0000/0001.png").unlink(),
-        lambda root: (root / "defects_config.json").write_text(
-            json.dumps(CONFIG[::-1] + [{**CONFIG[0], "pixel_value": 9}])
-        ),
+        lambda root: (root / "defects_config.json").write_text(json.dumps([*CONFIG, {**CONFIG[0], "pixel_value": 9}])),
         lambda root: (root / "defects_config.json").write_text(
             json.dumps([CONFIG[0], {**CONFIG[1], "saturation_threshold": 0.8}])
         ),

@@ -172,6 +172,13 @@ class TestMasks:
         save(root / "ground_truth/good/0000/0000.png", mask(254, 3))
         assert found(root) == [("warning", "mask-without-picture", "ground_truth/good/0000")]
 
+    def test_regions_smaller_than_their_threshold(self, tmp_path: Path) -> None:
+        root = autovi(tmp_path / "a", [{**CONFIG[0], "saturation_threshold": 49}, CONFIG[1]])
+        assert found(root) == [("info", "threshold-above-area", "defects_config.json")]
+        assert "1 of 1 masks of hoop are smaller than its threshold of 49 pixels" in message(
+            root, "threshold-above-area"
+        )
+
     def test_entries_never_used(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a", [*CONFIG, {**CONFIG[0], "defect_name": "clip", "pixel_value": 7}])
         assert found(root) == [("info", "unused-entry", "defects_config.json")]

@@ -41,7 +41,7 @@ class TestAutoVI:
             "test/structural/0001",
         ]
         assert category.defect_types == ("structural",)
-        assert category.defects == (DefectConfig("hoop", 255, 50, False), DefectConfig("cable", 254, 0.7, True))
+        assert category.defects == (DefectConfig("hoop", 255, 40, False), DefectConfig("cable", 254, 0.7, True))
         np.testing.assert_array_equal(category.test[2].image(), gradient(seed=20))
         assert category.test[2].size() == (12, 17)
 
@@ -50,9 +50,9 @@ class TestAutoVI:
         truth = category.test[2].ground_truth()
         assert truth is not None
         assert truth.size == (12, 17)
-        # 4 columns of 12 are 48 pixels, fewer than 50; 10 are 120, of which 0.7 is 84.
+        # 4 columns of 12 are 48 pixels, 40 are enough; 10 are 120, of which 0.7 is 84.
         assert [(c.defect, c.saturation, int(c.mask.sum())) for c in truth.channels] == [
-            ("hoop", 48, 48),
+            ("hoop", 40, 48),
             ("cable", 84, 120),
         ]
         np.testing.assert_array_equal(truth.channels[1].mask, mask(1, 10) > 0)
@@ -165,11 +165,11 @@ class TestAutoVI:
         path = tmp_path / "defects_config.json"
         entries = [
             {**CONFIG[1], "saturation_threshold": 1},
-            {**CONFIG[0], "saturation_threshold": 50.0, "comment": "x"},
+            {**CONFIG[0], "saturation_threshold": 40.0, "comment": "x"},
             {**CONFIG[0]},
         ]
         path.write_bytes(b"\xef\xbb\xbf" + json.dumps(entries).encode())
-        assert read_defects_config(path) == (DefectConfig("cable", 254, 1, True), DefectConfig("hoop", 255, 50, False))
+        assert read_defects_config(path) == (DefectConfig("cable", 254, 1, True), DefectConfig("hoop", 255, 40, False))
         path.write_text("[]")
         assert read_defects_config(path) == ()
 
@@ -355,6 +355,10 @@ class TestLoadDataset:
             load_dataset(tmp_path / "set")
         assert list(load_dataset(tmp_path / "set", categories=["b"]).categories) == ["b"]
         assert load_dataset(tmp_path / "set", layout="autovi")["a"].defects
+
+    def test_a_link_is_called_what_the_user_called_it(self, tmp_path: Path) -> None:
+        (tmp_path / "autovi").symlink_to(mvtec(tmp_path / "disk7"))
+        assert load_dataset(tmp_path / "autovi").name == "autovi"
 
     def test_the_name_of_the_folder_that_we_are_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(mvtec(tmp_path / "bottle"))

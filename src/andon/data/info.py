@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from andon.core import AndonError, Category, Dataset, ProgressCallback, Sample, listed, no_progress
 from andon.data.decode import read_mask
 from andon.data.files import FileReader, check_mask_size, list_folder, natural_key
@@ -154,7 +156,8 @@ class _Finding:
     sample: Sample
     size: tuple[int, int] | None = None
     content: bytes = b""
-    channels: list[str] = field(default_factory=list)
+    channels: list[tuple[str, int]] = field(default_factory=list)
+    """Defect name and area."""
     notes: list[tuple[Severity, str, Path, str]] = field(default_factory=list)
 
 
@@ -200,7 +203,7 @@ def _examine_mask(finding: _Finding, path: Path) -> None:
     except AndonError as error:
         note.append(("error", "unknown-value", path, str(error)))
         return
-    finding.channels.append(channel.defect)
+    finding.channels.append((channel.defect, int(np.count_nonzero(channel.mask))))
     positive = values[channel.mask]
     if positive.size == 0:
         note.append(("warning", "empty-mask", path, f"{path}: the mask has no positive pixel"))
@@ -219,7 +222,7 @@ def _summarise(category: Category, findings: list[_Finding]) -> CategoryInfo:
     heights, widths = [height for height, _ in sizes], [width for _, width in sizes]
     test = category.test
     defects = Counter(sample.defect_type for sample in test if sample.is_defective)
-    channels = Counter(name for finding in findings for name in finding.channels)
+    channels = Counter(name for finding in findings for name, _ in finding.channels)
     return CategoryInfo(
         name=category.name,
         heights=(min(heights), max(heights)) if sizes else None,
@@ -261,11 +264,22 @@ def _problems(category: Category, findings: list[_Finding]) -> Iterator[Problem]
         (height, width), most = sizes.most_common(1)[0]
         text = f"{root}: {name} has pictures of {len(sizes)} sizes; the most frequent, {width} × {height}, {most} times"
         yield problem("info", "mixed-sizes", root, text)
-    used = {channel for finding in findings for channel in finding.channels}
+    config = root / "defects_config.json"
+    areas: defaultdict[str, list[int]] = defaultdict(list)
+    for finding in findings:
+        for defect, area in finding.channels:
+            areas[defect].append(area)
     for entry in category.defects:
-        if entry.name not in used:
-            text = f"{root / 'defects_config.json'}: the entry {entry.name} ({entry.pixel_value}) is never used"
-            yield problem("info", "unused-entry", root / "defects_config.json", text)
+        if not areas[entry.name]:
+            text = f"{config}: the entry {entry.name} ({entry.pixel_value}) is never used"
+            yield problem("info", "unused-entry", config, text)
+        smaller = sum(area < entry.saturation_threshold for area in areas[entry.name])
+        if smaller and not entry.relative:
+            text = (
+                f"{config}: {smaller} of {len(areas[entry.name])} masks of {entry.name} are smaller than its threshold "
+                f"of {entry.saturation_threshold:g} pixels: all of such a region must be found"
+            )
+            yield problem("info", "threshold-above-area", config, text)
     for severity, kind, file, text in _duplicates(findings):
         yield problem(severity, kind, file, text)
     for severity, kind, file, text in _stray(category):

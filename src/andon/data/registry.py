@@ -77,7 +77,8 @@ def load_dataset(
         layouts = [known for known in layouts if known.name == layout]
         if not layouts:
             raise AndonError(f"unknown layout {layout!r}; known: {', '.join(layout_names())}")
-    own_name = root.resolve().name or "data"
+    # Not resolved: a link is called what the user called it.
+    own_name = root.absolute().name or "data"
     dataset = name or own_name
     options = ReadOptions(train_fraction)
 
