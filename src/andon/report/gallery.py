@@ -301,7 +301,7 @@ def _outline(mask: BoolArray, side: int) -> str:
     contours, _ = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []
     for contour in contours:
-        points = (cv2.approxPolyDP(contour, 0.8, True)[:, 0] + 0.5) * (block / 2)
+        points = (contour[:, 0] + 0.5) * (block / 2)
         parts.append("M" + "L".join(f"{x:g} {y:g}" for x, y in points.tolist()) + "Z")
     return "".join(parts)
 

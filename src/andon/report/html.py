@@ -343,9 +343,9 @@ def _losses(results: DatasetResults, row: Row, styles: dict[str, int]) -> list[_
         records = results.get(row, column).records
         for name in dict.fromkeys(name for r in records for name in r.curves):
             curves = [(styles[column.key], r.curves[name]) for r in records if r.curves.get(name)]
-            if curves:
-                title = f"{column.label}: {plain(name)}"
-                charts.append(_Chart(title, Markup(figures.losses_svg(curves)), style=styles[column.key]))
+            svg = figures.losses_svg(curves)
+            if svg is not None:
+                charts.append(_Chart(f"{column.label}: {plain(name)}", Markup(svg), style=styles[column.key]))
     return charts
 
 

@@ -426,7 +426,8 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
     plain_rows = [cell for group in groups for row in group.rows if not row.is_mean for cell in row.cells]
     notes = []
     if any(cell.summary is not None and cell.summary.sd is not None for cell in plain_rows):
-        notes.append("Mean ± standard deviation over the seeds; Mean row: over the tasks.")
+        has_mean = any(row.is_mean for group in groups for row in group.rows)
+        notes.append("Mean ± standard deviation over the seeds" + ("; Mean row: over the tasks." if has_mean else "."))
     if any(cell.best for cell in cells):
         notes.append("Best of a row: the best mean and all that do not differ from it (Welch's t-test, 5 %).")
     exact = [
