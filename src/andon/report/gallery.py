@@ -11,6 +11,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import cv2
 import matplotlib as mpl
@@ -250,6 +251,7 @@ def heat_map(values: FloatArray, scale: Scale, side: int) -> ImageArray:
     return _lookup()[grey]
 
 
+@cache
 def _lookup() -> ImageArray:
     table: ImageArray = (255 * mpl.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)
     return table
