@@ -297,7 +297,7 @@ def _set_raw_mode(picture: ImageFile.ImageFile, raw_mode: str) -> None:
     tiles: list[Any] = []
     for codec, extents, offset, arguments in picture.tile:
         changed = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
-        tiles.append(type(picture.tile[0])._make((codec, extents, offset, changed)))
+        tiles.append(ImageFile._Tile(codec, extents, offset, changed))
     picture.tile = tiles
 
 
