@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import cv2
 import numpy as np
 
 from andon.core import FloatArray, ImageArray
+from andon.data.synthetic.filters import gaussian, resized
 
 __all__ = ["Exposure", "Pose", "expose", "lens_grid", "project"]
 
@@ -115,9 +117,10 @@ def expose(linear: FloatArray, exposure: Exposure, rng: np.random.Generator) -> 
     """Linear RGB ``[H, W, 3]`` at picture size to RGB uint8. Changes its argument."""
     height, width = linear.shape[:2]
     if exposure.blur > 0.15:
-        linear = cv2.GaussianBlur(linear, (0, 0), exposure.blur)
+        linear = gaussian(linear, exposure.blur)
     if exposure.motion > 0.5:
-        linear = cv2.filter2D(linear, -1, _streak(exposure.motion, exposure.motion_angle))
+        streak = _streak(exposure.motion, exposure.motion_angle)
+        linear = cast(FloatArray, cv2.filter2D(linear, -1, streak, borderType=cv2.BORDER_REPLICATE))
     linear *= np.asarray(exposure.white, np.float32) * np.float32(exposure.gain)
     if exposure.haze:
         linear += np.float32(exposure.haze)
@@ -129,7 +132,7 @@ def expose(linear: FloatArray, exposure: Exposure, rng: np.random.Generator) -> 
     if exposure.noise:
         grey = rng.standard_normal((height, width), dtype=np.float32)
         colour = rng.standard_normal(((height + 1) // 2, (width + 1) // 2, 3), dtype=np.float32)
-        colour = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR)
+        colour = resized(colour, (height, width))
         colour *= np.float32(0.55 * exposure.noise)
         grey *= np.float32(0.8 * exposure.noise)
         linear += colour
@@ -144,7 +147,7 @@ def expose(linear: FloatArray, exposure: Exposure, rng: np.random.Generator) -> 
 
 def _through_jpeg(picture: ImageArray, quality: int) -> ImageArray:
     _, code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded: ImageArray = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    decoded = cast(ImageArray, cv2.imdecode(code, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(decoded[..., ::-1])
 
 

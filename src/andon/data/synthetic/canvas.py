@@ -11,19 +11,21 @@ on the scene that may be larger than the picture (margin for the camera's moveme
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from andon.core import FloatArray
+from andon.data.synthetic import shapes
 from andon.data.synthetic.shapes import Path2D
 from andon.data.synthetic.texture import SIZE, Textures
 
 __all__ = ["Canvas", "Material", "Window", "coverage"]
 
+IndexArray = np.ndarray[tuple[int], np.dtype[np.intp]]
 TextureName = Literal["cloud", "grain", "cast", "brushed", "weave", "scratch", "speck"]
 
 
@@ -70,7 +72,8 @@ class Window:
 
 def coverage(distance: FloatArray, softness: float = 1.0) -> FloatArray:
     """Anti-aliased coverage 0..1 of a signed distance: the step is ``softness`` pixels wide."""
-    return np.clip(np.float32(0.5) - distance / np.float32(softness), 0, 1)
+    covered: FloatArray = np.clip(np.float32(0.5) - distance / np.float32(softness), 0, 1)
+    return covered
 
 
 DIRT = np.array([0.085, 0.066, 0.048], np.float32)
@@ -83,14 +86,18 @@ class Canvas:
         size: (height, width) in pixels.
         origin: scene coordinates (x, y) of the centre of pixel (0, 0).
         station: textures to draw with.
+        dirt: factor on dirt, scratches and worn edges of everything drawn.
     """
 
     FIELDS = ("z", "p", "q", "albedo", "rough", "metal")
 
-    def __init__(self, size: tuple[int, int], origin: tuple[float, float], station: Textures) -> None:
+    def __init__(
+        self, size: tuple[int, int], origin: tuple[float, float], station: Textures, dirt: float = 1.0
+    ) -> None:
         self.size = size
         self.origin = origin
         self.station = station
+        self.dirt = dirt
         self.z = np.zeros(size, np.float32)
         self.p = np.zeros(size, np.float32)
         self.q = np.zeros(size, np.float32)
@@ -102,7 +109,7 @@ class Canvas:
 
     def copy(self) -> Canvas:
         twin = Canvas.__new__(Canvas)
-        twin.size, twin.origin, twin.station = self.size, self.origin, self.station
+        twin.size, twin.origin, twin.station, twin.dirt = self.size, self.origin, self.station, self.dirt
         for name in self.FIELDS:
             setattr(twin, name, getattr(self, name).copy())
         twin.alpha = None if self.alpha is None else self.alpha.copy()
@@ -117,7 +124,7 @@ class Canvas:
         window = self.window(left, top, right, bottom)
         if window is None:
             return None
-        layer = Canvas(window.x.shape, (float(window.x[0, 0]), float(window.y[0, 0])), self.station)
+        layer = Canvas(window.x.shape, (float(window.x[0, 0]), float(window.y[0, 0])), self.station, self.dirt)
         layer.alpha = np.zeros(layer.size, np.float32)
         return layer
 
@@ -165,47 +172,81 @@ class Canvas:
             tint: factor on the albedo, ``[h, w]`` or ``[h, w, 3]``.
             edge: 0..1, how worn the surface is (bare, brighter edges).
         """
-        rows, columns = window.rows, window.columns
-        read = _Reader(self.station, window, anchor, material.turn)
+        flat = np.flatnonzero(alpha)
+        if not flat.size:
+            return
+
+        def pick(value: FloatArray | float) -> FloatArray | float:
+            return value.reshape(-1)[flat] if isinstance(value, np.ndarray) and value.ndim == 2 else value
+
+        if tint is not None:
+            tint = tint.reshape(-1, *tint.shape[2:])[flat]
+        worn = None if edge is None else edge.reshape(-1)[flat]
+        self._lay(window, flat, alpha.reshape(-1)[flat], pick(z), pick(p), pick(q), material, anchor, tint, worn)
+
+    def _lay(
+        self,
+        window: Window,
+        flat: IndexArray,
+        alpha: FloatArray,
+        z: FloatArray | float,
+        p: FloatArray | float,
+        q: FloatArray | float,
+        material: Material,
+        anchor: tuple[float, float],
+        tint: FloatArray | None,
+        edge: FloatArray | None,
+    ) -> None:
+        """``paint`` on a list of the window's pixels: a cable covers a small part of the rectangle around it."""
+        row, column = np.divmod(flat, window.x.shape[1])
+        row += window.rows.start
+        column += window.columns.start
+        target = row * self.size[1] + column
+        read = _Reader(self.station, row, column, self.origin, anchor, material.turn)
         slope_p, slope_q = np.asarray(p, np.float32), np.asarray(q, np.float32)
         for name, amount in material.bump:
             gx, gy = read.slopes(name)
             slope_p = slope_p + np.float32(amount) * gx
             slope_q = slope_q + np.float32(amount) * gy
-        albedo = np.empty((*window.x.shape, 3), np.float32)
+        albedo = np.empty((flat.size, 3), np.float32)
         albedo[:] = material.albedo
-        rough = np.full(window.x.shape, material.rough, np.float32)
-        metal = np.full(window.x.shape, material.metal, np.float32)
-        cloud = read("cloud") if material.mottle or material.gloss or material.dirt else None
+        rough = np.full(flat.size, material.rough, np.float32)
+        metal = np.full(flat.size, material.metal, np.float32)
+        cloud = read("cloud") if material.mottle or material.gloss or material.dirt * self.dirt else None
         if cloud is not None and material.mottle:
-            albedo *= np.clip(1 + np.float32(material.mottle) * cloud, 0.2, 2)[..., None]
+            albedo *= np.clip(1 + np.float32(material.mottle) * cloud, 0.2, 2)[:, None]
         if cloud is not None and material.gloss:
             rough += np.float32(material.gloss) * cloud
         if tint is not None:
-            albedo *= tint if tint.ndim == 3 else tint[..., None]
-        if material.scratches:
-            bare = read("scratch") * np.float32(material.scratches)
-            albedo += bare[..., None] * (np.float32(0.42) - albedo) * np.float32(0.7)
+            albedo *= tint if tint.ndim == 2 else tint[:, None]
+        if material.scratches * self.dirt:
+            bare = read("scratch") * np.float32(min(1.0, material.scratches * self.dirt))
+            albedo += bare[:, None] * (np.float32(0.42) - albedo) * np.float32(0.7)
             rough += bare * np.float32(0.1)
         if edge is not None:
-            worn = np.clip(edge * (0.75 + 0.5 * read("grain")), 0, 1)[..., None]
+            worn = np.clip(np.float32(self.dirt) * edge * (np.float32(0.75) + np.float32(0.5) * read("grain")), 0, 1)[
+                :, None
+            ]
             albedo += worn * (albedo * np.float32(0.8) + np.float32(0.05))
-        if cloud is not None and material.dirt:
+        dirt = material.dirt * self.dirt
+        if cloud is not None and dirt:
             # Where the cloud is high enough, dirt lies: more dirt, lower level. Its border is ragged.
-            level = np.float32(1.5 - 2.4 * material.dirt)
-            spots = np.clip((cloud + np.float32(0.35) * read("grain") - level) * np.float32(0.9), 0, 1)
-            spots *= np.float32(min(1.0, 0.35 + material.dirt))
-            albedo += spots[..., None] * (DIRT - albedo)
+            level = np.float32(1.5 - 2.4 * dirt)
+            spots = np.clip((cloud + np.float32(0.16) * read("grain") - level) * np.float32(0.7), 0, 1)
+            spots *= np.float32(min(1.0, 0.35 + dirt))
+            albedo += spots[:, None] * (DIRT - albedo)
             rough += spots * (np.float32(0.8) - rough)
             metal *= 1 - spots
         np.clip(rough, 0.05, 1, out=rough)
         values = (np.asarray(z, np.float32), slope_p, slope_q, albedo, rough, metal)
-        for name, value in zip(self.FIELDS, values, strict=True):
-            field = getattr(self, name)[rows, columns]
-            field += (alpha if field.ndim == 2 else alpha[..., None]) * (value - field)
+        for kept, value in zip(self.FIELDS, values, strict=True):
+            # A view: the fields are contiguous. Every target is named once.
+            field = getattr(self, kept).reshape(len(self.z) * self.size[1], -1)
+            old = field[target]
+            field[target] = old + alpha[:, None] * (value.reshape(-1, field.shape[1]) - old)
         if self.alpha is not None:
-            there = self.alpha[rows, columns]
-            there += alpha * (1 - there)
+            there = self.alpha.reshape(-1)
+            there[target] += alpha * (1 - there[target])
 
     def plate(
         self,
@@ -267,6 +308,47 @@ class Canvas:
         )
         return alpha
 
+    def disc(self, x: float, y: float, radius: float, z: float, material: Material, **form: Any) -> FloatArray | None:
+        """A round plate; ``form`` as in ``plate``."""
+        window = self.window(x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2)
+        return self.plate(window, lambda gx, gy: shapes.circle(gx, gy, x, y, radius), z, material, **form)
+
+    def slab(
+        self,
+        centre: tuple[float, float],
+        half: tuple[float, float],
+        angle: float,
+        z: float,
+        material: Material,
+        *,
+        corner: float = 0.0,
+        **form: Any,
+    ) -> FloatArray | None:
+        """A rectangular plate with rounded corners, turned by ``angle``; ``form`` as in ``plate``."""
+        (x, y), (half_u, half_v) = centre, half
+        c, s = abs(np.cos(angle)), abs(np.sin(angle))
+        reach_x, reach_y = c * half_u + s * half_v + 2, s * half_u + c * half_v + 2
+        window = self.window(x - reach_x, y - reach_y, x + reach_x, y + reach_y)
+
+        def outline(gx: FloatArray, gy: FloatArray) -> FloatArray:
+            return shapes.box(*shapes.rotated(gx, gy, x, y, angle), half_u, half_v, corner)
+
+        return self.plate(window, outline, z, material, **form)
+
+    def sheet(
+        self,
+        points: Sequence[tuple[float, float]],
+        z: float,
+        material: Material,
+        *,
+        corner: float = 0.0,
+        **form: Any,
+    ) -> FloatArray | None:
+        """A plate with a polygon's outline, grown and rounded by ``corner``; ``form`` as in ``plate``."""
+        (left, top), (right, bottom) = np.min(points, axis=0) - corner - 2, np.max(points, axis=0) + corner + 2
+        window = self.window(float(left), float(top), float(right), float(bottom))
+        return self.plate(window, lambda gx, gy: shapes.polygon(gx, gy, points, corner), z, material, **form)
+
     def groove(
         self, window: Window | None, distance: FloatArray, width: float, depth: float, dark: float = 0.0
     ) -> None:
@@ -325,42 +407,43 @@ class Canvas:
         if window is None:
             return
         best, side_x, side_y, s = _nearest(path, window, widest + 2)
-        near = np.isfinite(best)
-        if not near.any():
+        flat = np.flatnonzero(np.isfinite(best))
+        if not flat.size:
             return
-        distance = np.sqrt(np.where(near, best, 1e6)).astype(np.float32)
-        r = radius(s) if callable(radius) else np.full(s.shape, radius, np.float32)
+        distance: FloatArray = np.sqrt(best.reshape(-1)[flat])
+        side_x, side_y, s = side_x.reshape(-1)[flat], side_y.reshape(-1)[flat], s.reshape(-1)[flat]
+        r: FloatArray = np.asarray(radius(s), np.float32) if callable(radius) else np.full(s.shape, radius, np.float32)
         along = np.zeros(s.shape, np.float32)
         if callable(radius):
-            along += radius(s + 0.5) - radius(s - 0.5)
+            along += radius(s + np.float32(0.5)) - radius(s - np.float32(0.5))
         if ribs:
             period, depth = ribs
             phase = np.float32(2 * np.pi / period) * s
-            r = r + np.float32(depth) * np.sin(phase)
+            r = (r + np.float32(depth) * np.sin(phase)).astype(np.float32)
             along += np.float32(2 * np.pi * depth / period) * np.cos(phase)
         alpha = coverage(distance - r, 1.1)
-        ratio = np.clip(distance / np.maximum(r, 0.5), 0, 0.985)
-        up = np.sqrt(1 - ratio * ratio)
-        slope = np.float32(flatten) * ratio / up
-        norm = np.maximum(distance, 1e-3)
-        # The way along the path is the side vector turned by 90°, its sense that of rising arc length.
         tx, ty = path_tangent(path, s)
         if not caps:
             # Beyond an end the vector from the axis has a part along the path: that far the pixel lies outside.
             beyond = np.abs(side_x * tx + side_y * ty)
             ends = np.minimum(s, np.float32(path.length) - s)
             alpha = alpha * np.clip(np.float32(0.5) + np.where(ends < 0.25, -beyond, ends), 0, 1)
-        alpha = np.where(near, alpha, 0).astype(np.float32)
-        rise = along / np.maximum(up, 0.25)
-        self.paint(
+        ratio: FloatArray = np.clip(distance / np.maximum(r, np.float32(0.5)), 0, 0.985)
+        up: FloatArray = np.sqrt(1 - ratio * ratio).astype(np.float32)
+        slope: FloatArray = (np.float32(flatten) * ratio / up).astype(np.float32)
+        norm: FloatArray = np.maximum(distance, np.float32(1e-3))
+        rise: FloatArray = (along / np.maximum(up, np.float32(0.25))).astype(np.float32)
+        self._lay(
             window,
+            flat,
             alpha,
             np.float32(z) + np.float32(flatten) * r * up + (lift(s) if lift else np.float32(0)),
             -slope * side_x / norm + rise * tx,
             -slope * side_y / norm + rise * ty,
             material,
-            tint=tint(s, (side_x * -ty + side_y * tx) / np.maximum(r, 0.5)) if tint else None,
-            anchor=(float(path.points[0, 0]), float(path.points[0, 1])),
+            (float(path.points[0, 0]), float(path.points[0, 1])),
+            tint(s, ((side_x * -ty + side_y * tx) / np.maximum(r, 0.5)).astype(np.float32)) if tint else None,
+            None,
         )
 
 
@@ -419,26 +502,33 @@ def _slopes(field: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 class _Reader:
-    """Reads a window of wrapped textures, moved along with an anchor."""
+    """Reads wrapped textures at a list of pixels, moved along with an anchor."""
 
-    def __init__(self, station: Textures, window: Window, anchor: tuple[float, float], turn: bool) -> None:
+    def __init__(
+        self,
+        station: Textures,
+        row: IndexArray,
+        column: IndexArray,
+        origin: tuple[float, float],
+        anchor: tuple[float, float],
+        turn: bool,
+    ) -> None:
         self.station = station
         self.turn = turn
-        rows = np.arange(window.x.shape[0]) + round(float(window.y[0, 0]) - anchor[1])
-        columns = np.arange(window.x.shape[1]) + round(float(window.x[0, 0]) - anchor[0])
-        self.rows, self.columns = rows % SIZE, columns % SIZE
-
-    def _take(self, field: FloatArray) -> FloatArray:
-        if self.turn:
-            field = field.T
-        return field[self.rows[:, None], self.columns[None, :]]
+        y = (row + round(origin[1] - anchor[1])) % SIZE
+        x = (column + round(origin[0] - anchor[0])) % SIZE
+        self.index = x * SIZE + y if turn else y * SIZE + x
 
     def __call__(self, name: TextureName) -> FloatArray:
-        return self._take(getattr(self.station, name))
+        field: FloatArray = getattr(self.station, name)
+        values: FloatArray = field.reshape(-1)[self.index]
+        return values
 
     def slopes(self, name: TextureName) -> tuple[FloatArray, FloatArray]:
         gx, gy = _texture_slopes(self.station, name)
-        return (self._take(gy), self._take(gx)) if self.turn else (self._take(gx), self._take(gy))
+        if self.turn:
+            gx, gy = gy, gx
+        return gx.reshape(-1)[self.index], gy.reshape(-1)[self.index]
 
 
 @cache

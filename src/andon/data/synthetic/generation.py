@@ -1,13 +1,13 @@
 """Writes the synthetic line to disk in AutoVI's layout.
 
-    <root>/synthetic.json                                  seed, knobs, versions, and where every picture stands in the production
+    <root>/synthetic.json                          seed, knobs, versions, every picture's place in the production
     <root>/<task>/defects_config.json
     <root>/<task>/train/good/0000.png …
     <root>/<task>/test/good/0000.png …      test/<defect type>/0000.png …
     <root>/<task>/ground_truth/<defect type>/0000/0000.png, 0001.png …     one file a region
 
-Production order is simulated: the first pictures are the training set; good and defective test pictures follow in a mixed
-order while light, camera position and dirt drift on.
+Production order is simulated: the first pictures are the training set; good and defective test pictures follow in a
+mixed order while light, camera position and dirt drift on.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def counts_of(task: str, counts: CountsChoice) -> Counts:
 def plan_pictures(task: str, counts: Counts, seed: int) -> tuple[PlannedPicture, ...]:
     """The production of a task in order: training pictures first, then good and defective ones mixed.
 
-    The defect types get their station's shares of the defective pictures (largest remainders; each at least one where there
-    are enough pictures).
+    The defect types get their station's shares of the defective pictures (largest remainders; each at least one where
+    there are enough pictures).
     """
     total = counts.train + counts.good + counts.defective
     last = max(total - 1, 1)
@@ -123,8 +123,8 @@ def generate(
 ) -> None:
     """Renders a data set in AutoVI's layout.
 
-    It is written beside ``root`` and renamed when complete, so ``root`` is never half a data set. With ``jobs`` > 1 a script
-    that calls this needs the usual ``if __name__ == "__main__":`` guard, as processes are spawned.
+    It is written beside ``root`` and renamed when complete, so ``root`` is never half a data set. With ``jobs`` > 1 a
+    script that calls this needs the usual ``if __name__ == "__main__":`` guard, as processes are spawned.
 
     Args:
         root: folder to make; must not exist or be empty.
@@ -132,7 +132,7 @@ def generate(
         counts: "small", "full" (the study's Table 3) or ``Counts``.
         seed: decides everything random; the same seed gives the same pictures.
         knobs: difficulties.
-        raw: uncropped pictures for the tasks whose pictures are crops (2590×1942 for clip and staple, 640×480 for wiring).
+        raw: uncropped pictures where pictures are crops (2590×1942 for clip and staple, 640×480 for wiring).
         jobs: processes; changes the time, never the pictures.
         overwrite: replace an earlier synthetic line in ``root`` (nothing else is ever replaced).
         progress: called with ("render", pictures done, pictures in all).
@@ -266,8 +266,8 @@ def _render_all(
                 progress("render", done, total)
         except BrokenProcessPool as error:
             raise AndonError(
-                "a rendering process ended unexpectedly (out of memory, or no 'if __name__ == \"__main__\":' guard in the "
-                "calling script); use fewer jobs"
+                "a rendering process ended unexpectedly (out of memory, or the calling script has no "
+                "'if __name__ == \"__main__\":' guard); use fewer jobs"
             ) from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)

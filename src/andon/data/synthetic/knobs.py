@@ -22,7 +22,7 @@ class Knobs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    light: Factor = Field(1.0, description="variation of brightness, colour and direction of the light")
+    light: Factor = Field(default=1.0, description="variation of brightness, colour and direction of the light")
     pose: Factor = Field(
         1.0, description="jitter of the position of the part before the camera, and of loose parts in it"
     )
@@ -32,11 +32,11 @@ class Knobs(BaseModel):
     clutter: Factor = Field(
         1.0, description="how often harmless things appear: shards, nuts, loose cables, the red receptacle"
     )
-    blur: Factor = Field(1.0, description="defocus and motion blur, and how often they are strong")
-    noise: Factor = Field(1.0, description="sensor noise and JPEG traces")
-    drift: Factor = Field(1.0, description="slow change of light, camera position and dirt over the production")
-    dirt: Factor = Field(1.0, description="dirt and wear on the parts")
-    defect_size: float = Field(1.0, gt=0, le=2, description="how far a defect departs: size or displacement")
+    blur: Factor = Field(default=1.0, description="defocus and motion blur, and how often they are strong")
+    noise: Factor = Field(default=1.0, description="sensor noise and JPEG traces")
+    drift: Factor = Field(default=1.0, description="slow change of light, camera position and dirt over the production")
+    dirt: Factor = Field(default=1.0, description="dirt and wear on the parts")
+    defect_size: float = Field(default=1.0, gt=0, le=2, description="how far a defect departs: size or displacement")
     defect_contrast: float = Field(
         1.0,
         gt=0,
@@ -50,10 +50,10 @@ class Counts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train: int = Field(60, ge=1, le=99_999)
-    good: int = Field(30, ge=0, le=99_999)
+    train: int = Field(default=60, ge=1, le=99_999)
+    good: int = Field(default=30, ge=0, le=99_999)
     """Good test pictures."""
-    defective: int = Field(30, ge=0, le=99_999)
+    defective: int = Field(default=30, ge=0, le=99_999)
     """Defective test pictures, spread over the task's defect types."""
 
 

@@ -1,8 +1,8 @@
 """Light: the surroundings of a station as they mirror in its parts, and the shading of a canvas.
 
 With a distant camera the light that a surface sends back depends on its normal and roughness alone. So the surroundings
-(ceiling tubes, lamps, a bay door, dark aisle) are integrated once a station into tables over the hemisphere of normals: the
-irradiance for diffuse surfaces, and one Phong-lobe average a level of roughness for mirroring ones. Light is additive:
+(ceiling tubes, lamps, a bay door, dark aisle) are integrated once a station into tables over the hemisphere of normals:
+the irradiance for diffuse surfaces, and one Phong-lobe average a level of roughness for mirroring ones. Light adds up:
 each lamp keeps its own table, and a picture's light is a weighted sum of a few small tables. Occlusion and cast shadows
 come from the heights.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from andon.core import FloatArray
 from andon.data.synthetic.canvas import Canvas
+from andon.data.synthetic.filters import gaussian, look_up, resized, shifted
 
 __all__ = ["Lamp", "Light", "Rig", "shade"]
 
@@ -108,8 +109,11 @@ class Rig:
             ambient = ambient * (1 + 0.22 * np.sin(5 * w[:, :1] + 2.0) * np.sin(7 * w[:, 1:2] + 1.0))
             front = np.clip(w[:, 2:3] * 3 + 0.5, 0, 1)
             ambient = front * ambient + (1 - front) * np.asarray(behind)
-            lamps = [sum((l.radiance(w)[:, None] * np.asarray(l.colour) for l in g), np.zeros((1, 3))) for g in groups]
-            return np.stack([ambient, *(lamp * (w[:, 2:3] > -0.2) for lamp in lamps)], 1).astype(np.float32)
+            lamps = [
+                sum((lamp.radiance(w)[:, None] * np.asarray(lamp.colour) for lamp in g), np.zeros((1, 3)))
+                for g in groups
+            ]
+            return np.stack([ambient, *(group * (w[:, 2:3] > -0.2) for group in lamps)], 1).astype(np.float32)
 
         directions = _sphere(_SAMPLES)
         light = radiance(directions).reshape(len(directions), -1)
@@ -162,17 +166,17 @@ def _supersampled(radiance: object, cells: int) -> FloatArray:
         for sx in shifts:
             n = _hemisphere(cells, (sx, sy))
             total = total + radiance(2 * n[:, 2:3] * n - np.array([0, 0, 1], np.float32))  # type: ignore[operator]
-    return np.asarray(total, np.float32) / len(shifts) ** 2
+    return np.asarray(total, np.float32) / np.float32(len(shifts) ** 2)
 
 
 def _occlusion(z: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
     """(ambient light 0..1, height relative to the surroundings): cavities are darker, at two sizes."""
     height, width = z.shape
-    small = cv2.resize(z, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
+    small = resized(z, (max(1, height // 4), max(1, width // 4)), cv2.INTER_AREA)
     open_sky = np.ones_like(z)
     for sigma, depth in ((1.6, 9.0), (6.0, 34.0)):
-        mean = cv2.GaussianBlur(small, (0, 0), sigma * scale)
-        mean = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+        mean = gaussian(small, sigma * scale)
+        mean = resized(mean, z.shape)
         mean -= z
         np.maximum(mean, 0, out=mean)
         mean *= np.float32(1 / depth)
@@ -195,18 +199,11 @@ def _cast_shadow(small: FloatArray, direction: tuple[float, float, float], reach
     steps = 14
     for k in range(1, steps + 1):
         distance = reach * (k / steps) ** 1.5
-        matrix = np.array([[1, 0, ux * distance / 4], [0, 1, uy * distance / 4]], np.float64)
-        there = cv2.warpAffine(
-            small,
-            matrix,
-            (small.shape[1], small.shape[0]),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        there = shifted(small, ux * distance / 4, uy * distance / 4)
         above = (there - small - np.float32(rise * distance + 1.0)) * np.float32(1 / (3.0 + 0.35 * distance))
         np.maximum(hidden, above, out=hidden)
     lit: FloatArray = 1 - np.clip(hidden, 0, 1)
-    return cv2.GaussianBlur(lit, (0, 0), 0.8)
+    return gaussian(lit, 0.8)
 
 
 def shade(canvas: Canvas, rig: Rig, light: Light, *, scale: float = 1.0, perspective: float = 0.25) -> FloatArray:
@@ -214,7 +211,7 @@ def shade(canvas: Canvas, rig: Rig, light: Light, *, scale: float = 1.0, perspec
 
     Args:
         scale: size of the scene's parts relative to a 400-pixel picture (for occlusion and shadows).
-        perspective: half the field of view in radians at 500 pixels from the optical axis; turns what flat faces mirror.
+        perspective: angle of view in radians over 1000 pixels; turns what flat faces mirror across the picture.
     """
     diffuse_table, specular_table = rig.tables(light)
     height, width = canvas.size
@@ -222,15 +219,15 @@ def shade(canvas: Canvas, rig: Rig, light: Light, *, scale: float = 1.0, perspec
     inverse += canvas.q * canvas.q
     inverse += 1
     np.sqrt(inverse, out=inverse)
-    nz = 1 / inverse
+    nz: FloatArray = np.reciprocal(inverse)
     half = np.float32((CELLS - 1) / 2)
-    u = canvas.p * nz
+    u: FloatArray = canvas.p * nz
     u *= -half
     u += half
-    v = canvas.q * nz
+    v: FloatArray = canvas.q * nz
     v *= -half
     v += half
-    picture = cv2.remap(diffuse_table, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    picture = look_up(diffuse_table, u, v)
     level = np.rint(canvas.rough * np.float32(LEVELS - 1))
     axis_x = (np.arange(width, dtype=np.float32) + np.float32(canvas.origin[0])) * np.float32(perspective / 1000)
     axis_y = (np.arange(height, dtype=np.float32) + np.float32(canvas.origin[1])) * np.float32(perspective / 1000)
@@ -239,13 +236,13 @@ def shade(canvas: Canvas, rig: Rig, light: Light, *, scale: float = 1.0, perspec
     np.clip(v, 0, CELLS - 1.001, out=v)
     level *= np.float32(CELLS)
     v += level
-    mirror = cv2.remap(specular_table, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    mirror = look_up(specular_table, u, v)
 
     ao, small = _occlusion(canvas.z, scale)
     if light.shadow > 0:
         lit = _cast_shadow(small, light.shadow_from, 95.0 * scale)
         lit = 1 - np.float32(light.shadow) * (1 - lit)
-        ao *= cv2.resize(lit, (width, height), interpolation=cv2.INTER_LINEAR)
+        ao *= resized(lit, (height, width))
 
     # Schlick's Fresnel term, weaker on rough surfaces.
     grazing = 1 - nz

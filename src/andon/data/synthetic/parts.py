@@ -8,6 +8,7 @@ import numpy as np
 from andon.core import FloatArray
 from andon.data.synthetic import shapes
 from andon.data.synthetic.canvas import Canvas, Material, coverage
+from andon.data.synthetic.filters import gaussian, look_up
 from andon.data.synthetic.shapes import Path2D
 
 __all__ = [
@@ -35,9 +36,11 @@ RED_PLASTIC = Material((0.46, 0.022, 0.018), 0.33, bump=(("grain", 0.03),), mott
 RUBBER = Material((0.020, 0.019, 0.019), 0.62, bump=(("grain", 0.05),), mottle=0.15, dirt=0.2)
 ALUMINIUM = Material((0.78, 0.78, 0.77), 0.34, 1.0, bump=(("brushed", 0.05),), scratches=0.4, dirt=0.12)
 CAST_ALUMINIUM = Material(
-    (0.50, 0.50, 0.49), 0.58, 0.85, bump=(("cast", 0.20), ("cloud", 0.03)), mottle=0.10, gloss=0.07, dirt=0.30
+    (0.50, 0.50, 0.49), 0.58, 0.85, bump=(("cast", 0.15), ("cloud", 0.03)), mottle=0.10, gloss=0.07, dirt=0.30
 )
-CAST_IRON = Material((0.11, 0.105, 0.10), 0.66, 0.55, bump=(("cast", 0.26),), mottle=0.2, gloss=0.06, dirt=0.35)
+CAST_IRON = Material(
+    (0.11, 0.105, 0.10), 0.66, 0.55, bump=(("cast", 0.16), ("cloud", 0.04)), mottle=0.2, gloss=0.06, dirt=0.35
+)
 STEEL = Material(
     (0.56, 0.55, 0.53), 0.33, 1.0, bump=(("brushed", 0.04), ("grain", 0.02)), mottle=0.08, scratches=0.4, dirt=0.15
 )
@@ -97,10 +100,9 @@ def bolt(
     window = canvas.window(x - outer - 3, y - outer - 3, x + outer + 3, y + outer + 3)
     if window is None:
         return
-    canvas.plate(
-        window, lambda gx, gy: shapes.circle(gx, gy, x, y, outer), z + 0.25 * radius, material,
-        bevel=outer * 0.30, drop=radius * 0.22, anchor=(x, y), wear=0.3,
-    )  # fmt: skip
+    canvas.disc(
+        x, y, outer, z + 0.25 * radius, material, bevel=outer * 0.3, drop=radius * 0.22, anchor=(x, y), wear=0.3
+    )
 
     def head(gx: FloatArray, gy: FloatArray) -> FloatArray:
         u, v = shapes.rotated(gx, gy, x, y, angle)
@@ -108,10 +110,16 @@ def bolt(
 
     canvas.plate(window, head, z + height, material, bevel=radius * 0.24, drop=radius * 0.3, anchor=(x, y), wear=0.5)
     inset = radius * 0.62
-    canvas.plate(
-        window, lambda gx, gy: shapes.circle(gx, gy, x, y, inset), z + height - 0.5, material.but(rough=material.rough + 0.1),
-        bevel=inset * 0.3, drop=-0.9, anchor=(x, y),
-    )  # fmt: skip
+    canvas.disc(
+        x,
+        y,
+        inset,
+        z + height - 0.5,
+        material.but(rough=material.rough + 0.1),
+        bevel=inset * 0.3,
+        drop=-0.9,
+        anchor=(x, y),
+    )
 
 
 def screw(
@@ -121,10 +129,9 @@ def screw(
     window = canvas.window(x - radius - 3, y - radius - 3, x + radius + 3, y + radius + 3)
     if window is None:
         return
-    canvas.plate(
-        window, lambda gx, gy: shapes.circle(gx, gy, x, y, radius), z + radius * 0.55, material,
-        bevel=radius * 0.62, drop=radius * 0.5, anchor=(x, y), wear=0.35,
-    )  # fmt: skip
+    canvas.disc(
+        x, y, radius, z + radius * 0.55, material, bevel=radius * 0.62, drop=radius * 0.5, anchor=(x, y), wear=0.35
+    )
     u, v = shapes.rotated(window.x, window.y, x, y, angle)
     around = np.arctan2(v, u)
     star = np.sqrt(u * u + v * v) - np.float32(radius) * (0.38 + 0.07 * np.cos(lobes * around))
@@ -132,7 +139,7 @@ def screw(
     dx, dy = np.gradient(star, axis=1).astype(np.float32), np.gradient(star, axis=0).astype(np.float32)
     wall = np.clip(1 + star / np.float32(0.16 * radius), 0, 1) * 2
     canvas.paint(
-        window, inside, np.float32(z + radius * 0.1), wall * dx, wall * dy,
+        window, inside, z + radius * 0.1, wall * dx, wall * dy,
         material.but(albedo=(0.05, 0.05, 0.05), rough=0.6, scratches=0.0), anchor=(x, y),
     )  # fmt: skip
 
@@ -161,12 +168,18 @@ def clamp(
     x, y, way = path.at(s)
     nx, ny = -np.sin(way) * side, np.cos(way) * side
     cx, cy = x + nx * radius * 0.55, y + ny * radius * 0.55
-    reach = width * 1.3
-    window = canvas.window(cx - reach, cy - reach, cx + reach, cy + reach)
-    canvas.plate(
-        window, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, cx, cy, way), width * 0.62, width * 0.62, 2.5),
-        z + radius + 5, material, bevel=width * 0.4, drop=5.0, anchor=(cx, cy), wear=0.4,
-    )  # fmt: skip
+    canvas.slab(
+        (cx, cy),
+        (width * 0.62, width * 0.62),
+        way,
+        z + radius + 5,
+        material,
+        corner=2.5,
+        bevel=width * 0.4,
+        drop=5.0,
+        anchor=(cx, cy),
+        wear=0.4,
+    )
     bolt(canvas, cx + nx * width * 0.75, cy + ny * width * 0.75, width * 0.36, way, z + radius, material, flange=1.1)
 
 
@@ -192,19 +205,19 @@ def barcode_label(
             art, text, (int(width * 0.08), int(height * line)), cv2.FONT_HERSHEY_SIMPLEX, width * size, 40,
             max(1, width // 110), cv2.LINE_AA,
         )  # fmt: skip
-    art = cv2.GaussianBlur(art, (0, 0), 2.5)
+    smooth = gaussian(art.astype(np.float32) / np.float32(255), 2.5)
     u, v = shapes.rotated(window.x, window.y, x, y, angle)
     column_map = (u + np.float32(half[0])) * 4
     row_map = (v + np.float32(half[1])) * 4
-    print_ = (
-        cv2.remap(art, column_map, row_map, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32) / 255
-    )
+    print_ = look_up(smooth, column_map, row_map)
     alpha = coverage(shapes.box(u, v, half[0], half[1], 2.0)) * np.float32(0.96)
     colour = (print_[..., None] * np.array([0.80, 0.79, 0.74], np.float32)).astype(np.float32)
     canvas.decal(window, alpha, colour, 0.35)
 
 
-def operator_arm(layer: Canvas, tip: tuple[float, float], way: float, reach: float, width: float, rng: np.random.Generator) -> None:
+def operator_arm(
+    layer: Canvas, tip: tuple[float, float], way: float, reach: float, width: float, rng: np.random.Generator
+) -> None:
     """A worker's forearm and hand that reach into the picture.
 
     Args:
@@ -262,7 +275,7 @@ def operator_arm(layer: Canvas, tip: tuple[float, float], way: float, reach: flo
 
 
 def engine_bay(canvas: Canvas, rng: np.random.Generator) -> None:
-    """What surrounds a connector in the engine bay: castings, covers, hoses, caps and pulleys, all around the middle."""
+    """What surrounds a connector in the engine bay: castings, covers, hoses, caps, pulleys, around the middle."""
     ground(canvas, CAST_IRON.but(albedo=(0.05, 0.049, 0.048)), z=-70)
     step = 250
     cells = [(x, y) for y in range(-900, 1400, step) for x in range(-1250, 1700, step)]
@@ -277,26 +290,43 @@ def engine_bay(canvas: Canvas, rng: np.random.Generator) -> None:
             continue
         if kind == 0:
             body = CAST_ALUMINIUM.but(albedo=tuple(0.42 * tone for _ in range(3)))
-            canvas.plate(box, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, x, y, turn), size, size * 0.7, 14), -10, body, bevel=18, wear=0.3)
+            canvas.slab((x, y), (size, size * 0.7), turn, -10, body, corner=14, bevel=18, wear=0.3)
             for k in (-1, 1):
                 bolt(canvas, x + k * size * 0.7, y + turn * k * size * 0.7, 13, turn, -8, ZINC)
         elif kind == 1:
             cover = BLACK_PLASTIC.but(rough=0.3 + 0.1 * tone)
-            canvas.plate(box, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, x, y, turn), size * 1.2, size, 26), 0, cover, bevel=20)
+            canvas.slab((x, y), (size * 1.2, size), turn, 0, cover, corner=26, bevel=20)
             barcode_label(canvas, x, y, (34, 18), turn, rng)
         elif kind == 2:
             for k, r in enumerate((0.9, 0.78, 0.6, 0.34, 0.2)):
-                canvas.plate(box, lambda gx, gy, r=r: shapes.circle(gx, gy, x, y, size * r), -10.0 + 9 * (k % 2), STEEL.but(rough=0.42), bevel=6, wear=0.4)
+                canvas.disc(x, y, size * r, -10.0 + 9 * (k % 2), STEEL.but(rough=0.42), bevel=6, wear=0.4)
         elif kind == 3:
-            canvas.plate(box, lambda gx, gy: shapes.circle(gx, gy, x, y, size * 0.8), 5, GREY_PLASTIC.but(albedo=(0.34, 0.33, 0.27)), bevel=30, drop=26)
-            canvas.plate(box, lambda gx, gy: shapes.circle(gx, gy, x, y, size * 0.45), 22, BLACK_PLASTIC, bevel=7)
+            canvas.disc(x, y, size * 0.8, 5, GREY_PLASTIC.but(albedo=(0.34, 0.33, 0.27)), bevel=30, drop=26)
+            canvas.disc(x, y, size * 0.45, 22, BLACK_PLASTIC, bevel=7)
         else:
-            canvas.plate(box, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, x, y, turn), size, size * 0.8, 8), -30, CAST_IRON, bevel=12)
+            canvas.slab((x, y), (size, size * 0.8), turn, -30, CAST_IRON, corner=8, bevel=12)
+    # Deep below the connector: a bracket casting with ribs and the ends of hoses.
+    for k in range(6):
+        x, y = rng.uniform(-120, 420), rng.uniform(-60, 460)
+        size, turn = rng.uniform(40, 85), rng.uniform(-0.6, 0.6)
+        box = canvas.window(x - 130, y - 130, x + 130, y + 130)
+        dark = CAST_IRON.but(albedo=tuple(rng.uniform(0.05, 0.13) * np.ones(3)), dirt=0.3)
+        canvas.slab((x, y), (size, size * 0.6), turn, -62 + 4 * k, dark, corner=12, bevel=14, wear=0.3)
+        if k % 2:
+            bolt(canvas, x, y, 10, turn, -62 + 4 * k, STEEL.but(albedo=(0.3, 0.29, 0.27)))
+    for k in range(4):
+        x = rng.uniform(-160, 330)
+        deep = shapes.smooth_path([(x, -200), (x + rng.uniform(-60, 60), 120), (x + rng.uniform(-90, 90), 600)], 16)
+        canvas.tube(
+            deep, rng.uniform(9, 22), -56, RUBBER.but(albedo=(0.03, 0.03, 0.031)), ribs=(8.0, 1.3) if k % 2 else None
+        )
     for k in range(14):
         y = -860 + 165 * k + rng.uniform(-50, 50)
         points = [(float(px), y + rng.uniform(-110, 110)) for px in range(-1250, 1800, 300)]
         radius, ribbed = rng.uniform(9, 34), rng.uniform() < 0.35
         if -190 < y < 560:
-            points = [(px, py) for px, py in points if px < -200] if k % 2 else [(px, py) for px, py in points if px > 600]
+            points = (
+                [(px, py) for px, py in points if px < -200] if k % 2 else [(px, py) for px, py in points if px > 600]
+            )
         if len(points) > 1:
             canvas.tube(shapes.smooth_path(points, 24), radius, 0, RUBBER, ribs=(9.0, 1.4) if ribbed else None)

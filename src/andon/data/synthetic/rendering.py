@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from andon.core import AndonError, Channel, DefectConfig, FloatArray, ImageArray, Split
+from andon.core import AndonError, Channel, FloatArray, ImageArray, Split
 from andon.data.synthetic.camera import expose, project
 from andon.data.synthetic.canvas import Canvas
+from andon.data.synthetic.filters import gaussian, look_up, resized
 from andon.data.synthetic.knobs import Knobs, as_knobs
 from andon.data.synthetic.light import Rig, shade
 from andon.data.synthetic.randomness import stream
@@ -56,7 +57,7 @@ def defect_types(task: str) -> tuple[str, ...]:
     return tuple(station_of(task).shares)
 
 
-_backgrounds: OrderedDict[tuple[str, int, int, bool], Canvas] = OrderedDict()
+_backgrounds: OrderedDict[tuple[str, int, int, bool, float], Canvas] = OrderedDict()
 _rigs: OrderedDict[tuple[str, int], Rig] = OrderedDict()
 
 
@@ -69,9 +70,9 @@ def _rig(station: Station, seed: int) -> Rig:
     return _rigs[key]
 
 
-def _background(station: Station, mode: int, seed: int, raw: bool) -> Canvas:
+def _background(station: Station, mode: int, seed: int, raw: bool, dirt: float) -> Canvas:
     """The drawn background of a model: kept for the process as long as all of them fit in ``_CACHE_BYTES``."""
-    key = (station.name, mode, seed, raw)
+    key = (station.name, mode, seed, raw, dirt)
     if key in _backgrounds:
         _backgrounds.move_to_end(key)
         return _backgrounds[key]
@@ -79,7 +80,7 @@ def _background(station: Station, mode: int, seed: int, raw: bool) -> Canvas:
     left, top = station.corner(raw)
     margin = station.margin + (station.raw_margin if raw else 0)
     canvas = Canvas(
-        (height + 2 * margin, width + 2 * margin), (left - margin, top - margin), textures(seed, station.name)
+        (height + 2 * margin, width + 2 * margin), (left - margin, top - margin), textures(seed, station.name), dirt
     )
     station.background(canvas, mode, seed)
     _backgrounds[key] = canvas
@@ -142,14 +143,14 @@ def render(
         linear = sound + np.float32(knobs.defect_contrast) * (linear - sound)
     size = station.frame(raw)
     u, v = project(size, station.corner(raw), scene.canvas.origin, station.pose(take), station.distortion)
-    picture = cv2.remap(linear, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    picture = station.finish(picture, take)
+    picture = look_up(linear, u, v)
+    picture = station.finish(_dust(picture, take), take)
     image = expose(picture, station.exposure(take), take.rng("sensor"))
 
     channels = []
     configs = {config.name: config for config in station.defects}
     for region in scene.regions:
-        mask = cv2.remap(region.mask, u, v, cv2.INTER_LINEAR) > 0.5
+        mask = look_up(region.mask, u, v) > 0.5
         if mask.any():
             config = configs[region.defect]
             channels.append(Channel(mask, region.defect, config.saturation(int(mask.sum()))))
@@ -158,7 +159,7 @@ def render(
 
 def _expose_scene(station: Station, take: Take) -> tuple[FloatArray, Scene]:
     """Light of the scene on the canvas, linear RGB, before the camera's pose."""
-    scene = Scene(_background(station, take.mode, take.seed, take.raw).copy())
+    scene = Scene(_background(station, take.mode, take.seed, take.raw, take.knobs.dirt).copy())
     station.draw(scene, take)
     rig, light = _rig(station, take.seed), station.light(take)
     linear = shade(scene.canvas, rig, light, scale=station.scale)
@@ -168,7 +169,7 @@ def _expose_scene(station: Station, take: Take) -> tuple[FloatArray, Scene]:
         away = np.abs(scene.canvas.z - np.float32(focus))
         away *= np.float32(1 / span)
         np.clip(away, 0, 1, out=away)
-        soft = cv2.GaussianBlur(linear, (0, 0), sigma)
+        soft = gaussian(linear, sigma)
         soft -= linear
         soft *= away[..., None]
         linear += soft
@@ -177,14 +178,23 @@ def _expose_scene(station: Station, take: Take) -> tuple[FloatArray, Scene]:
     return linear, scene
 
 
+def _dust(picture: FloatArray, take: Take) -> FloatArray:
+    """A film on the lens that grows over the production: it dims the picture in wide spots."""
+    amount = 0.10 * take.knobs.drift * take.knobs.dirt * take.time
+    if amount > 0:
+        spots = resized(textures(take.seed, take.task).cloud[::16, ::16], picture.shape[:2], cv2.INTER_CUBIC)
+        picture *= 1 - np.float32(min(amount, 0.6)) * np.clip(0.4 + 0.5 * spots, 0, 1)[..., None]
+    return picture
+
+
 def _lay_over(below: FloatArray, canvas: Canvas, layer: Canvas, linear: FloatArray, blur: float) -> None:
     """Blends a premultiplied layer, defocused, over its place."""
     assert layer.alpha is not None
     alpha = layer.alpha
     if blur > 0.2:
         # The canvas' own border must not darken a layer that goes on beyond it.
-        linear = cv2.GaussianBlur(linear, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
-        alpha = cv2.GaussianBlur(alpha, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
+        linear = gaussian(linear, blur)
+        alpha = gaussian(alpha, blur)
     column = round(layer.origin[0] - canvas.origin[0])
     row = round(layer.origin[1] - canvas.origin[1])
     there = below[row : row + layer.size[0], column : column + layer.size[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,8 @@ def rotated(x: FloatArray, y: FloatArray, cx: float, cy: float, angle: float) ->
 
 def circle(x: FloatArray, y: FloatArray, cx: float, cy: float, radius: float) -> FloatArray:
     dx, dy = x - np.float32(cx), y - np.float32(cy)
-    return np.sqrt(dx * dx + dy * dy) - np.float32(radius)
+    distance: FloatArray = np.sqrt(dx * dx + dy * dy) - np.float32(radius)
+    return distance
 
 
 def box(u: FloatArray, v: FloatArray, half_u: float, half_v: float, corner: float = 0.0) -> FloatArray:
@@ -30,7 +32,8 @@ def box(u: FloatArray, v: FloatArray, half_u: float, half_v: float, corner: floa
     qu = np.abs(u) - np.float32(half_u - corner)
     qv = np.abs(v) - np.float32(half_v - corner)
     outside = np.sqrt(np.maximum(qu, 0) ** 2 + np.maximum(qv, 0) ** 2)
-    return outside + np.minimum(np.maximum(qu, qv), 0) - np.float32(corner)
+    distance: FloatArray = outside + np.minimum(np.maximum(qu, qv), 0) - np.float32(corner)
+    return distance
 
 
 def regular_polygon(u: FloatArray, v: FloatArray, sides: int, apothem: float) -> FloatArray:
@@ -43,7 +46,7 @@ def regular_polygon(u: FloatArray, v: FloatArray, sides: int, apothem: float) ->
 
 
 def polygon(
-    x: FloatArray, y: FloatArray, points: Points | list[tuple[float, float]], corner: float = 0.0
+    x: FloatArray, y: FloatArray, points: Points | Sequence[tuple[float, float]], corner: float = 0.0
 ) -> FloatArray:
     """Any simple polygon, exact; ``corner`` rounds it outwards (the polygon grows by it)."""
     vertices = np.asarray(points, np.float32)
@@ -98,16 +101,16 @@ def _path(points: Points) -> Path2D:
     return Path2D(points, np.concatenate([[0.0], np.cumsum(steps)]))
 
 
-def smooth_path(points: list[tuple[float, float]] | Points, step: float = 7.0) -> Path2D:
+def smooth_path(points: Sequence[tuple[float, float]] | Points, step: float = 7.0) -> Path2D:
     """Centripetal Catmull–Rom spline through ``points``, sampled about every ``step`` pixels."""
     knots = np.asarray(points, np.float64)
     knots = np.concatenate([[2 * knots[0] - knots[1]], knots, [2 * knots[-1] - knots[-2]]])
     out = []
     for p0, p1, p2, p3 in zip(knots, knots[1:], knots[2:], knots[3:], strict=False):
         t0 = 0.0
-        t1 = t0 + max(np.linalg.norm(p1 - p0), 1e-6) ** 0.5
-        t2 = t1 + max(np.linalg.norm(p2 - p1), 1e-6) ** 0.5
-        t3 = t2 + max(np.linalg.norm(p3 - p2), 1e-6) ** 0.5
+        t1 = t0 + max(float(np.linalg.norm(p1 - p0)), 1e-6) ** 0.5
+        t2 = t1 + max(float(np.linalg.norm(p2 - p1)), 1e-6) ** 0.5
+        t3 = t2 + max(float(np.linalg.norm(p3 - p2)), 1e-6) ** 0.5
         count = max(2, round(float(np.linalg.norm(p2 - p1)) / step))
         t = np.linspace(t1, t2, count, endpoint=False)[:, None]
         a1 = (t1 - t) / (t1 - t0) * p0 + (t - t0) / (t1 - t0) * p1

@@ -1,8 +1,9 @@
-"""What a task of the line is made of: its station (geometry, light, camera) and one take of it (the draws of a picture)."""
+"""What a task of the line is made of: a station (geometry, light, camera), and takes of it (the draws of a picture)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from andon.core import DefectConfig, FloatArray
 from andon.data.synthetic.camera import Exposure, Pose
 from andon.data.synthetic.canvas import Canvas
+from andon.data.synthetic.filters import gaussian
 from andon.data.synthetic.knobs import Knobs
 from andon.data.synthetic.light import Light, Rig
 from andon.data.synthetic.randomness import stream
@@ -44,7 +46,7 @@ class Take:
         return stream(self.seed, self.task, self.split, self.index, *what)
 
     def normal(self, what: str, deviation: float, limit: float = 2.0) -> float:
-        """A normal number, redrawn into ±``limit`` deviations: no picture is stranger than a training picture can be."""
+        """A normal number within ±``limit`` deviations: no picture is stranger than a training picture can be."""
         rng = self.rng(what)
         while True:
             value = float(rng.standard_normal())
@@ -97,6 +99,18 @@ class Scene:
     foreground: list[Foreground] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
 
+    def cover(self, layer: Canvas, blur: float, defect: str, below: float = -np.inf) -> None:
+        """Puts a layer in front of the scene and marks what it visibly changes (from scene y = ``below`` on)."""
+        assert layer.alpha is not None
+        self.foreground.append(Foreground(layer, blur))
+        mask = self.blank()
+        column = round(layer.origin[0] - self.canvas.origin[0])
+        row = round(layer.origin[1] - self.canvas.origin[1])
+        soft = gaussian(layer.alpha, blur)
+        mask[row : row + layer.size[0], column : column + layer.size[1]] = np.clip(soft * 25, 0, 1)
+        mask[np.arange(self.canvas.size[0]) + self.canvas.origin[1] < below] = 0
+        self.region(defect, mask)
+
     def region(self, defect: str, mask: FloatArray) -> None:
         """Adds a channel, if any of it lies on the canvas."""
         if mask.max(initial=0) > 0.5:
@@ -116,7 +130,7 @@ class Station(ABC):
     """(height, width) of the uncropped picture; None where the picture is not a crop."""
     defects: ClassVar[tuple[DefectConfig, ...]]
     """What ``defects_config.json`` says."""
-    shares: ClassVar[dict[str, float]]
+    shares: ClassVar[Mapping[str, float]]
     """Defect types of the test pictures and their shares."""
     full_counts: ClassVar[tuple[int, int, int]]
     """Training, good test and defective test pictures in the study (Table 3)."""

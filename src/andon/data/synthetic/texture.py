@@ -6,6 +6,7 @@ Each is a tile of ``SIZE``² pixels that wraps around, so a part of any size and
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import cast
 
 import cv2
 import numpy as np
@@ -25,10 +26,10 @@ def _tile(rng: np.random.Generator, cells_y: int, cells_x: int, size: int = SIZE
     padded = np.pad(knots, ((pad_y, pad_y), (pad_x, pad_x)), mode="wrap")
     step_y, step_x = size / cells_y, size / cells_x
     matrix = np.array([[1 / step_x, 0, pad_x - 0.5], [0, 1 / step_y, pad_y - 0.5]], dtype=np.float64)
-    out: FloatArray = cv2.warpAffine(
+    out = cv2.warpAffine(
         padded, matrix, (size, size), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
-    return out
+    return cast(FloatArray, out)
 
 
 def _standardised(field: FloatArray) -> FloatArray:
@@ -71,8 +72,8 @@ class Textures:
         self.cloud = octaves(rng("cloud"), 5, 7, 0.58)
         self.grain = octaves(rng("grain"), 200, 2, 0.8)
         # A sand casting: fine round grains with a few coarser pits.
-        sand = octaves(rng("cast"), 230, 2, 0.6)
-        pits = octaves(rng("pits"), 90, 2)
+        sand = octaves(rng("cast"), 400, 2, 0.6)
+        pits = octaves(rng("pits"), 170, 2)
         self.cast = _standardised(sand + 0.25 * sand**2 - 0.5 * np.maximum(pits - 1.2, 0))
         self.brushed = octaves(rng("brushed"), 256, 2, 0.7, aspect=48)
         self.weave = self._weave(rng("weave"))
@@ -99,7 +100,7 @@ class Textures:
             y = start[1] + length * steps * np.sin(angle + bend * steps)
             points = np.round(np.stack([x, y], 1) * 16).astype(np.int32)
             cv2.polylines(field, [points], False, int(rng.integers(70, 255)), 1, cv2.LINE_AA, 4)
-        return field.astype(np.float32) / 255
+        return field.astype(np.float32) / np.float32(255)
 
     @staticmethod
     def _specks(rng: np.random.Generator) -> FloatArray:
@@ -110,7 +111,7 @@ class Textures:
             cv2.circle(
                 field, (int(x) * 16, int(y) * 16), int(radius * 16), int(rng.integers(90, 255)), -1, cv2.LINE_AA, 4
             )
-        return field.astype(np.float32) / 255
+        return field.astype(np.float32) / np.float32(255)
 
 
 @lru_cache(maxsize=4)

@@ -1,11 +1,14 @@
 """engine_wiring: cables held in a fastening module on an engine, with a blue hoop around the loom.
 
-Good pictures vary a little in light and in the module's rotation (Table 4). Defects are logical: a cable that is not in the
-module (marked over a fixed square), the blue hoop absent or at a wrong place (marked where it should be, and where it is),
-a module left open, and something lying in front.
+Good pictures vary a little in light and in the module's rotation (Table 4). Defects are logical: a cable that is not in
+the module (marked over a fixed square), the blue hoop absent or at a wrong place (marked where it should be, and where
+it is), a module left open, and something lying in front.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from andon.data.synthetic.light import Lamp, Light, Rig
 from andon.data.synthetic.parts import ground
 from andon.data.synthetic.randomness import stream
 from andon.data.synthetic.shapes import Path2D, smooth_path
-from andon.data.synthetic.station import Foreground, Scene, Station, Take
+from andon.data.synthetic.station import Scene, Station, Take
 
 __all__ = ["EngineWiring"]
 
@@ -34,10 +37,16 @@ class EngineWiring(Station):
     name = "engine_wiring"
     size = (400, 400)
     raw_size = (480, 640)
-    shares = {"blue_hoop": 0.34, "fastening": 0.28, "unclipped": 0.16, "obstruction": 0.10, "multiple": 0.12}
+    shares: ClassVar[Mapping[str, float]] = {
+        "blue_hoop": 0.34,
+        "fastening": 0.28,
+        "unclipped": 0.16,
+        "obstruction": 0.10,
+        "multiple": 0.12,
+    }
     full_counts = (285, 285, 322)
     defects = (
-        DefectConfig("blue_hoop", 255, 330, False),
+        DefectConfig("blue_hoop", 255, 500, False),
         DefectConfig("fastening", 254, 1.0, True),
         DefectConfig("unclipped", 253, 0.7, True),
         DefectConfig("obstruction", 252, 1.0, True),
@@ -103,9 +112,8 @@ class EngineWiring(Station):
             canvas.tube(path, rng.uniform(15, 24), -45, parts.RUBBER.but(albedo=(0.03, 0.03, 0.032)))
         # The valve cover: a cast slab with ribs and bolts, upper left to lower middle.
         slab = [(-160, -70), (168, -70), (192, 92), (140, 240), (176, 470), (-160, 470)]
-        box = canvas.window(-160, -80, 210, 480)
         cover = parts.CAST_ALUMINIUM.but(dirt=0.36)
-        canvas.plate(box, lambda x, y: shapes.polygon(x, y, slab, 6), 0, cover, bevel=12, drop=14, wear=0.3)
+        canvas.sheet(slab, 0, cover, corner=6, bevel=12, drop=14, wear=0.3)
         for k, x0 in enumerate((-96, -40, 16, 72)):
             rib = canvas.window(x0 - 10, -80, x0 + 60, 480)
             if rib is not None:
@@ -115,9 +123,8 @@ class EngineWiring(Station):
             bump=(("brushed", 0.06), ("grain", 0.04)), albedo=(0.68, 0.68, 0.67), rough=0.36, metal=1.0
         )
         for x, y in ((122, 20), (96, 322), (-60, 120), (-70, 400)):
-            around = canvas.window(x - 40, y - 40, x + 40, y + 40)
-            canvas.plate(around, lambda gx, gy, x=x, y=y: shapes.circle(gx, gy, x, y, 27), 7, cover, bevel=9, drop=9)
-            canvas.plate(around, lambda gx, gy, x=x, y=y: shapes.circle(gx, gy, x, y, 20), 7.5, machined, bevel=2)
+            canvas.disc(x, y, 27, 7, cover, bevel=9, drop=9)
+            canvas.disc(x, y, 20, 7.5, machined, bevel=2)
             parts.bolt(canvas, x, y, 11.5, rng.uniform(0, 1), 8, parts.YELLOW_ZINC)
         # A coolant pipe on the right, with a clamp and a sticker.
         pipe = smooth_path([(420, -90), (388, 60), (352, 150), (372, 300), (356, 480)], 9)
@@ -126,8 +133,7 @@ class EngineWiring(Station):
         parts.barcode_label(canvas, 352, 58, (22, 13), -1.25, rng)
         # A bracket below the module, bolted to the cover.
         plate = [(120, 232), (282, 196), (308, 262), (262, 300), (150, 296)]
-        box = canvas.window(100, 180, 330, 320)
-        canvas.plate(box, lambda x, y: shapes.polygon(x, y, plate, 8), 16, parts.BLACK_PAINT, bevel=4, wear=0.6)
+        canvas.sheet(plate, 16, parts.BLACK_PAINT, corner=8, bevel=4, wear=0.6)
         parts.bolt(canvas, 156, 264, 10, 0.4, 16, parts.ZINC)
         parts.hole(canvas, 276, 262, 7.5, 16)
         # A branch of the loom that leaves below, taped, always the same.
@@ -142,7 +148,7 @@ class EngineWiring(Station):
         if take.defect == "multiple":
             kinds = {"blue_hoop", "fastening"}
         size = take.knobs.defect_size
-        turn = take.jitter("module", 0.055)
+        turn = take.jitter("module", 0.10)
         loom = self._loom(take, turn)
 
         loose = None
@@ -169,17 +175,18 @@ class EngineWiring(Station):
         """The main loom: in from the left, through the module, out to the upper right."""
         x, y = MODULE
         c, s = 46 * np.cos(turn - 0.42), 46 * np.sin(turn - 0.42)
-        a, b, d = take.jitter("loom left", 5), take.jitter("loom middle", 5), take.jitter("loom right", 6)
+        a, b, d = take.jitter("loom left", 7), take.jitter("loom middle", 7), take.jitter("loom right", 8)
         return smooth_path(
-            [(-150, 268 + a), (-20, 282 + a), (92, 268 + b), (x - c, y - s), (x + c, y + s), (332, 118 + d), (430, 20 + d), (560, -60)], 6
+            [(-150, 268 + a), (-20, 282 + a), (92, 268 + b), (x - c, y - s),
+             (x + c, y + s), (332, 118 + d), (430, 20 + d), (560, -60)], 6
         )  # fmt: skip
 
     def _cables(self, take: Take, turn: float, loose: float | None) -> tuple[Path2D, Path2D]:
-        """Two single cables beside the loom; the second one is what may hang out of the module, ``loose`` pixels off."""
+        """Two single cables beside the loom; the second may hang out of the module, ``loose`` pixels off."""
         x, y = MODULE
         ux, uy = np.cos(turn - 0.42), np.sin(turn - 0.42)
         nx, ny = -uy, ux
-        a, b = take.jitter("cable a", 6), take.jitter("cable b", 6)
+        a, b = take.jitter("cable a", 9), take.jitter("cable b", 9)
         first = smooth_path(
             [(-150, 330 + a), (30, 322 + a), (130, 290), (x - 40 * ux + 13 * nx, y - 40 * uy + 13 * ny),
              (x + 44 * ux + 14 * nx, y + 44 * uy + 14 * ny), (350, 170 + b), (470, 110), (560, 60)], 7
@@ -191,20 +198,30 @@ class EngineWiring(Station):
             off += loose if loose < 0 else loose + 24
             inner = [(x - 46 * ux + 0.65 * off * nx, y - 46 * uy + 0.65 * off * ny), (x + off * nx, y + off * ny),
                      (x + 46 * ux + 0.7 * off * nx, y + 46 * uy + 0.7 * off * ny)]  # fmt: skip
+        # The fixed points on both sides keep the rest of the cable where it is: only the part in the square moves.
+        before = [(x - d * ux - 19 * nx, y - d * uy - 19 * ny) for d in (72, 62)]
+        after = [(x + d * ux - 19 * nx, y + d * uy - 19 * ny) for d in (62, 72)]
         second = smooth_path(
-            [(-150, 190 + b), (-10, 226 + b), (96, 236 + 0.4 * a), *inner, (330, 92 + a), (404, -10 + a), (480, -90)], 7
+            [
+                (-150, 190 + b),
+                (-10, 226 + b),
+                (96, 236 + 0.4 * a),
+                *before,
+                *inner,
+                *after,
+                (352, 72 + a),
+                (408, -14 + a),
+                (480, -90),
+            ],
+            7,
         )
         return first, second
 
     def _module_base(self, canvas: Canvas, turn: float) -> None:
         x, y = MODULE
         angle = turn - 0.42
-        box = canvas.window(x - 80, y - 80, x + 80, y + 80)
         for half_u, half_v, z in ((44, 38, 22), (38, 33, 25)):
-            canvas.plate(
-                box, lambda gx, gy, a=half_u, b=half_v: shapes.box(*shapes.rotated(gx, gy, x, y, angle), a, b, 5),
-                z, MODULE_PLASTIC, bevel=4, anchor=(x, y), wear=0.35,
-            )  # fmt: skip
+            canvas.slab((x, y), (half_u, half_v), angle, z, MODULE_PLASTIC, corner=5, bevel=4, anchor=(x, y), wear=0.35)
 
     def _module_latch(self, scene: Scene, take: Take, turn: float, is_open: bool, size: float) -> None:
         """The two bridges over the cables and the lid between them; an open lid is folded back."""
@@ -217,10 +234,7 @@ class EngineWiring(Station):
         box = canvas.window(x - 90, y - 90, x + 90, y + 90)
         for along in (-25.0, 25.0):
             cx, cy = x + along * ux, y + along * uy
-            canvas.plate(
-                box, lambda gx, gy, cx=cx, cy=cy: shapes.box(*shapes.rotated(gx, gy, cx, cy, angle), 6.5, 35, 3),
-                52, MODULE_PLASTIC, bevel=5, anchor=(x, y), wear=0.4,
-            )  # fmt: skip
+            canvas.slab((cx, cy), (6.5, 35), angle, 52, MODULE_PLASTIC, corner=3, bevel=5, anchor=(x, y), wear=0.4)
         shift = 0.0
         if is_open:
             shift = size * take.rng("defect", "lid").uniform(26, 38)
@@ -234,10 +248,18 @@ class EngineWiring(Station):
         here = canvas.plate(box, lid, 56, MODULE_PLASTIC, bevel=4, tilt=tilt, anchor=(cx, cy), wear=0.4)
         for k in (-1, 0, 1):
             bump_x, bump_y = cx + 9 * k * ux, cy + 9 * k * uy
-            canvas.plate(
-                box, lambda gx, gy, a=bump_x, b=bump_y: shapes.box(*shapes.rotated(gx, gy, a, b, angle), 2.0, long * 0.55, 2),
-                58.5, MODULE_PLASTIC, bevel=2.2, tilt=tilt, anchor=(cx, cy), wear=0.6,
-            )  # fmt: skip
+            canvas.slab(
+                (bump_x, bump_y),
+                (2.0, long * 0.55),
+                angle,
+                58.5,
+                MODULE_PLASTIC,
+                corner=2,
+                bevel=2.2,
+                tilt=tilt,
+                anchor=(cx, cy),
+                wear=0.6,
+            )
         if is_open and box is not None and before is not None and here is not None:
             mask = scene.blank()
             home = lid(box.x, box.y, x, y, 26.0)
@@ -247,7 +269,7 @@ class EngineWiring(Station):
     def _hoop(self, scene: Scene, take: Take, loom: Path2D, wrong: bool, size: float) -> None:
         """The blue hoop; when ``wrong``, absent or far from where it may be."""
         canvas = scene.canvas
-        nominal = HOOP_AT * loom.length + take.jitter("hoop", 5)
+        nominal = HOOP_AT * loom.length + take.jitter("hoop", 7)
         place: float | None = nominal
         if wrong:
             rng = take.rng("defect", "hoop")
@@ -264,13 +286,9 @@ class EngineWiring(Station):
         band = loom.part(place - HOOP_WIDTH / 2, place + HOOP_WIDTH / 2)
         canvas.tube(band, LOOM_RADIUS + 3.0, 24, HOOP, caps=False, ribs=(HOOP_WIDTH * 2, 0.7))
         x, y, way = loom.at(place)
-        window = canvas.window(x - 30, y - 30, x + 30, y + 30)
         nx, ny = np.sin(way), -np.cos(way)
         kx, ky = x + 13 * nx, y + 13 * ny
-        canvas.plate(
-            window, lambda gx, gy: shapes.box(*shapes.rotated(gx, gy, kx, ky, way), 6.0, 5.0, 2),
-            45, HOOP, bevel=3, anchor=(kx, ky),
-        )  # fmt: skip
+        canvas.slab((kx, ky), (6.0, 5.0), way, 45, HOOP, corner=2, bevel=3, anchor=(kx, ky))
         if wrong:
             scene.region("blue_hoop", _band_mask(scene, loom, place, 1.0))
 
@@ -292,9 +310,7 @@ class EngineWiring(Station):
             layer.tube(path, 9 * size, 90, CONDUIT, ribs=(6.5, 1.1))
         else:
             layer.tube(path, 15 * size, 90, parts.GREY_PLASTIC.but(albedo=(0.05, 0.05, 0.052)), flatten=0.35)
-        assert layer.alpha is not None
-        scene.foreground.append(Foreground(layer, 0.8))
-        scene.region("obstruction", np.clip(layer.alpha * 3, 0, 1))
+        scene.cover(layer, 0.8, "obstruction")
 
 
 CONDUIT = Material((0.020, 0.020, 0.021), 0.38, bump=(("grain", 0.03),), mottle=0.12, dirt=0.16)

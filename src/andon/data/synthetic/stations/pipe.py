@@ -6,7 +6,9 @@ pixels off. Several engine models are built (Table 4). The clip is small; the st
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from andon.data.synthetic.canvas import Canvas, Material, coverage
 from andon.data.synthetic.light import Lamp, Light, Rig
 from andon.data.synthetic.randomness import stream
 from andon.data.synthetic.shapes import smooth_path
-from andon.data.synthetic.station import Foreground, Scene, Station, Take
+from andon.data.synthetic.station import Scene, Station, Take
 
 __all__ = ["PipeClip", "PipeStaple"]
 
@@ -43,8 +45,8 @@ class _PipeStation(Station):
     size = (400, 400)
     raw_size = (1942, 2590)
     raw_margin = 130
-    margin = 26
-    mode_weights = (0.45, 0.35, 0.20)
+    margin = 40
+    mode_weights = (0.40, 0.32, 0.28)
     distortion = 0.015
     dof = (1.8, 50.0, 80.0)
     angles = (-0.36, -0.30, -0.42)
@@ -75,10 +77,10 @@ class _PipeStation(Station):
         # The whole product stops some centimetres off; template matching takes most of that out of the crop.
         far_x, far_y = (take.jitter("far x", 48), take.jitter("far y", 40)) if take.raw else (0.0, 0.0)
         return Pose(
-            far_x + take.jitter("dx", 6.0) + take.drift("dx", 2.0),
-            far_y + take.jitter("dy", 5.0) + take.drift("dy", 2.0),
-            take.jitter("roll", 0.014),
-            1 + take.jitter("zoom", 0.010),
+            far_x + take.jitter("dx", 10.0) + take.drift("dx", 2.0),
+            far_y + take.jitter("dy", 9.0) + take.drift("dy", 2.0),
+            take.jitter("roll", 0.03),
+            1 + take.jitter("zoom", 0.015),
         )
 
     def exposure(self, take: Take) -> Exposure:
@@ -100,39 +102,35 @@ class _PipeStation(Station):
         model = stream(seed, self.name, "model", mode)
         frame = self.frame_of(mode)
         # The block behind, and what every model carries in its own places.
-        block = parts.CAST_ALUMINIUM.but(dirt=0.34, albedo=((0.44, 0.44, 0.43), (0.33, 0.33, 0.33), (0.50, 0.49, 0.47))[mode % 3])
+        block = parts.CAST_ALUMINIUM.but(
+            dirt=0.34, albedo=((0.44, 0.44, 0.43), (0.33, 0.33, 0.33), (0.50, 0.49, 0.47))[mode % 3]
+        )
         outline = (
             [(150, -160), (640, -160), (640, 520), (330, 520), (300, 330), (236, 230)],
             [(60, -160), (640, -160), (640, 560), (250, 560), (286, 380), (180, 120)],
             [(230, -160), (640, -160), (640, 420), (420, 560), (250, 430), (280, 210)],
         )[mode % 3]
-        box = canvas.window(0, -180, 660, 600)
-        canvas.plate(box, lambda x, y: shapes.polygon(x, y, outline, 10), -22, block, bevel=16, drop=20, wear=0.25)
+        canvas.sheet(outline, -22, block, corner=10, bevel=16, drop=20, wear=0.25)
         for k in range(3):
             x0 = 330 + 52 * k + model.uniform(-8, 8)
             rib = canvas.window(x0 - 30, 240, x0 + 30, 560)
             if rib is not None and mode != 1:
                 canvas.groove(rib, rib.x - x0 - 0.15 * (rib.y - 300), 6, -7)
-        spots = (((352, 60), (318, 292)), ((120, 34), (352, 330), (352, 70)), ((300, 40), (366, 250), (300, 388)))[mode % 3]
+        spots = (((352, 60), (318, 292)), ((120, 34), (352, 330), (352, 70)), ((300, 40), (366, 250), (300, 388)))[
+            mode % 3
+        ]
         for x, y in spots:
-            around = canvas.window(x - 45, y - 45, x + 45, y + 45)
-            canvas.plate(around, lambda gx, gy, x=x, y=y: shapes.circle(gx, gy, x, y, 29), -14, block, bevel=10)
-            parts.bolt(canvas, x, y, 13, model.uniform(0, 1), -14, (parts.ZINC, parts.YELLOW_ZINC, parts.STEEL)[mode % 3])
-        for k in range(2 + mode % 2):
-            y0 = (40, 318, 366)[k] + model.uniform(-12, 12)
-            wire = smooth_path([(-170, y0 + model.uniform(-60, 60)), (60, y0 - 10), (190, y0 + model.uniform(-30, 30)), (560, y0 + 40)], 9)
-            if k == 0:
-                canvas.tube(wire, 13, -34, parts.RUBBER, ribs=(7.0, 1.2))
-            else:
-                canvas.tube(wire, 8, -20, parts.RUBBER.but(albedo=(0.03, 0.03, 0.032), rough=0.4))
+            canvas.disc(x, y, 29, -14, block, bevel=10)
+            parts.bolt(
+                canvas, x, y, 13, model.uniform(0, 1), -14, (parts.ZINC, parts.YELLOW_ZINC, parts.STEEL)[mode % 3]
+            )
         if mode % 3 == 0:
             parts.barcode_label(canvas, 78, 66, (40, 23), 0.06, model)
         elif mode % 3 == 2:
-            cap = canvas.window(0, 0, 160, 170)
-            canvas.plate(cap, lambda x, y: shapes.circle(x, y, 78, 84, 56), 0, parts.GREY_PLASTIC.but(albedo=(0.045, 0.045, 0.045)), bevel=16)
+            canvas.disc(78, 84, 56, 0, parts.GREY_PLASTIC.but(albedo=(0.045, 0.045, 0.045)), bevel=16)
             for k in range(10):
                 a = 2 * np.pi * k / 10
-                canvas.plate(cap, lambda x, y, a=a: shapes.circle(x, y, 78 + 50 * np.cos(a), 84 + 50 * np.sin(a), 8), 4, parts.BLACK_PLASTIC, bevel=5)
+                canvas.disc(78 + 50 * np.cos(a), 84 + 50 * np.sin(a), 8, 4, parts.BLACK_PLASTIC, bevel=5)
         self._stub(canvas, frame, block)
 
     @staticmethod
@@ -143,9 +141,25 @@ class _PipeStation(Station):
         flange = smooth_path([frame.at(98, 0), frame.at(112, 0)], 7)
         canvas.tube(flange, 47, -10, block.but(rough=0.45, dirt=0.2), caps=False)
 
+    def _wires(self, canvas: Canvas, take: Take) -> None:
+        """Vacuum hose and wires that lie a little differently on every engine."""
+        model = stream(take.seed, self.name, "wires", take.mode)
+        for k in range(2 + take.mode % 2):
+            y0 = (36, 320, 366)[k] + model.uniform(-12, 12) + take.jitter(f"wire {k}", 7)
+            sway = model.uniform(-45, 45) + take.jitter(f"sway {k}", 9)
+            wire = smooth_path(
+                [(-1300, y0 - 3 * sway), (-170, y0 + sway), (60, y0 - 10), (190, y0 - 0.5 * sway), (640, y0 + 60)], 10
+            )
+            if k == 0:
+                canvas.tube(wire, 13, -34, parts.RUBBER, ribs=(7.0, 1.2))
+            else:
+                canvas.tube(wire, 8, -20, parts.RUBBER.but(albedo=(0.03, 0.03, 0.032), rough=0.4))
+
     def _hose(self, canvas: Canvas, frame: Frame, take: Take) -> None:
         sag = take.jitter("hose", 7)
-        path = smooth_path([(-420, 420 + 2 * sag), (-200, 352 + 2 * sag), (0, 278 + sag), frame.at(-105, 4), frame.at(-40, 0)], 9)
+        path = smooth_path(
+            [(-420, 420 + 2 * sag), (-200, 352 + 2 * sag), (0, 278 + sag), frame.at(-105, 4), frame.at(-40, 0)], 9
+        )
         hose = parts.RUBBER.but(bump=(("grain", 0.06), ("weave", 0.04)), rough=0.56)
         striped = take.mode % 3 == 1
 
@@ -163,12 +177,18 @@ class _PipeStation(Station):
         for u, radius, width in ((-44, 47, 13), (58, 49, 16), (30, 45, 6)):
             ring = smooth_path([frame.at(u - width / 2, 0), frame.at(u + width / 2, 0)], 5)
             canvas.tube(ring, radius, 0, plastic, caps=False)
-        box = canvas.window(frame.x - 110, frame.y - 110, frame.x + 110, frame.y + 110)
         for v in (-24, 24):
-            canvas.plate(
-                box, lambda gx, gy, v=v: shapes.box(*_moved(frame.of(gx, gy), -8, v), 29, 3.0, 2), 42 - abs(v) * 0.25, plastic,
-                bevel=3, anchor=(frame.x, frame.y), wear=0.4,
-            )  # fmt: skip
+            canvas.slab(
+                frame.at(-8, v),
+                (29, 3.0),
+                frame.angle,
+                42 - abs(v) * 0.25,
+                plastic,
+                corner=2,
+                bevel=3,
+                anchor=(frame.x, frame.y),
+                wear=0.4,
+            )
 
 
 def _moved(uv: tuple[FloatArray, FloatArray], u: float, v: float, turn: float = 0.0) -> tuple[FloatArray, FloatArray]:
@@ -176,10 +196,10 @@ def _moved(uv: tuple[FloatArray, FloatArray], u: float, v: float, turn: float = 
 
 
 class PipeClip(_PipeStation):
-    """A small clip locks the connector, a rubber disk seals it; a clip that is not in place stands off, the disk is squeezed."""
+    """A small clip locks the connector, a rubber disk seals it; a clip out of place stands off and squeezes it."""
 
     name = "pipe_clip"
-    shares = {"unclipped": 0.8, "operator": 0.2}
+    shares: ClassVar[Mapping[str, float]] = {"unclipped": 0.8, "operator": 0.2}
     full_counts = (195, 196, 141)
     defects = (DefectConfig("unclipped", 255, 0.5, True), DefectConfig("operator", 254, 1.0, True))
 
@@ -187,9 +207,14 @@ class PipeClip(_PipeStation):
         canvas = scene.canvas
         frame = self.frame_of(take.mode)
         size = take.knobs.defect_size
+        self._wires(canvas, take)
         self._hose(canvas, frame, take)
         self._connector(canvas, frame, take.mode)
-        clip_u, clip_v, turn = 6 + take.jitter("clip u", 0.8), take.jitter("clip v", 0.8), take.jitter("clip turn", 0.02)
+        clip_u, clip_v, turn = (
+            6 + take.jitter("clip u", 0.8),
+            take.jitter("clip v", 0.8),
+            take.jitter("clip turn", 0.02),
+        )
         disk_u, lean = 74.0 + take.jitter("disk", 0.7), take.jitter("disk lean", 0.01)
         unclipped = take.defect == "unclipped"
         home = (clip_u, clip_v, turn, disk_u, lean)
@@ -229,15 +254,20 @@ class PipeClip(_PipeStation):
         box = canvas.window(frame.x - 90, frame.y - 90, frame.x + 90, frame.y + 90)
         anchor = frame.at(u, v)
         for half_u, half_v, z, corner in ((9, 31, 46, 4), (12, 11, 52, 3)):
-            canvas.plate(
-                box, lambda gx, gy, a=half_u, b=half_v, c=corner: shapes.box(*_moved(frame.of(gx, gy), u, v, turn), a, b, c),
-                z, CLIP, bevel=4, anchor=anchor, wear=0.3,
-            )  # fmt: skip
+            canvas.slab(
+                frame.at(u, v),
+                (half_u, half_v),
+                frame.angle + turn,
+                z,
+                CLIP,
+                corner=corner,
+                bevel=4,
+                anchor=anchor,
+                wear=0.3,
+            )
         for k in (-1, 1):
-            canvas.plate(
-                box, lambda gx, gy, k=k: shapes.box(*_moved(_moved(frame.of(gx, gy), u, v, turn), 0, 27.0 * k), 13, 4.5, 2),
-                44, CLIP, bevel=3.5, anchor=anchor, wear=0.3,
-            )  # fmt: skip
+            foot = frame.at(u - 27.0 * k * float(np.sin(turn)), v + 27.0 * k * float(np.cos(turn)))
+            canvas.slab(foot, (13, 4.5), frame.angle + turn, 44, CLIP, corner=2, bevel=3.5, anchor=anchor, wear=0.3)
         if box is not None:
             uv = _moved(frame.of(box.x, box.y), u, v, turn)
             canvas.groove(box, shapes.box(*uv, 5.5, 5.0, 1.5), 1.8, 1.6, 0.5)
@@ -251,7 +281,7 @@ class PipeStaple(_PipeStation):
     """A large steel staple holds the connector; the defect is its absence."""
 
     name = "pipe_staple"
-    shares = {"missing": 1.0}
+    shares: ClassVar[Mapping[str, float]] = {"missing": 1.0}
     full_counts = (198, 199, 127)
     angles = (-0.28, -0.40, -0.20)
     defects = (DefectConfig("missing", 255, 0.7, True),)
@@ -260,6 +290,7 @@ class PipeStaple(_PipeStation):
         canvas = scene.canvas
         frame = self.frame_of(take.mode)
         size = take.knobs.defect_size
+        self._wires(canvas, take)
         self._hose(canvas, frame, take)
         self._connector(canvas, frame, take.mode)
         self._slots(canvas, frame)
@@ -280,15 +311,32 @@ class PipeStaple(_PipeStation):
         box = canvas.window(frame.x - 110, frame.y - 110, frame.x + 110, frame.y + 110)
         if box is None:
             return
-        u, v = frame.of(box.x, box.y)
         for leg in (-LEG, LEG):
-            slot = shapes.box(u - np.float32(leg + 4), v, 3.6, 40, 3)
-            canvas.groove(box, np.maximum(slot, -3.0), 3.0, 3.0, 0.55)
+            # Through the slot one sees the orange seal on the inner pipe.
+            canvas.slab(
+                frame.at(leg + 4, 0),
+                (3.4, 41),
+                frame.angle,
+                34,
+                SEAL,
+                corner=3.2,
+                bevel=2.0,
+                drop=-4.0,
+                anchor=(frame.x, frame.y),
+            )
 
     @staticmethod
     def _staple(canvas: Canvas, frame: Frame, du: float, dv: float, size: float) -> None:
         path = smooth_path([frame.at(u + du, v + dv) for u, v in _staple_points()], 4)
-        canvas.tube(path, 3.9 * size, 46, STAPLE, lift=lambda s: np.zeros_like(s))
+        half = path.length / 2
+
+        def hug(s: FloatArray) -> FloatArray:
+            # The legs' ends spring down beside the sleeve.
+            out = np.clip((np.abs(np.abs(s - half) - 70) - 22) / 40, 0, 1)
+            fall: FloatArray = (-16 * out * out).astype(np.float32)
+            return fall
+
+        canvas.tube(path, 3.9 * size, 44, STAPLE, lift=hug)
 
 
 LEG = 15.0
@@ -306,12 +354,13 @@ def _staple_distance(uv: tuple[FloatArray, FloatArray], du: float, dv: float, si
     points = smooth_path(_staple_points(), 8).points
     u, v = uv
     best = np.full(u.shape, np.inf, np.float32)
-    for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+    for (ax, ay), (bx, by) in pairwise(points):
         ex, ey = np.float32(bx - ax), np.float32(by - ay)
         wu, wv = u - np.float32(ax + du), v - np.float32(ay + dv)
         t = np.clip((wu * ex + wv * ey) / (ex * ex + ey * ey), 0, 1)
         best = np.minimum(best, (wu - t * ex) ** 2 + (wv - t * ey) ** 2)
-    return np.sqrt(best) - np.float32(3.9 * size)
+    distance: FloatArray = np.sqrt(best) - np.float32(3.9 * size)
+    return distance
 
 
 def _operator(scene: Scene, take: Take, name: str, size: float) -> None:
@@ -324,16 +373,7 @@ def _operator(scene: Scene, take: Take, name: str, size: float) -> None:
     way = rng.uniform(0.2, 1.2) if rng.uniform() < 0.5 else rng.uniform(1.9, 2.9)
     tip = (rng.uniform(170, 280), rng.uniform(170, 290))
     parts.operator_arm(layer, tip, way, 420, 58 * size, rng)
-    assert layer.alpha is not None
-    scene.foreground.append(Foreground(layer, 2.2))
-    mask = scene.blank()
-    window = canvas.window(-60, -60, 460, 460)
-    assert window is not None
-    import cv2
-
-    soft = cv2.GaussianBlur(layer.alpha, (0, 0), 2.2, borderType=cv2.BORDER_REPLICATE)
-    mask[window.rows, window.columns] = np.clip(soft * 12, 0, 1)
-    scene.region(name, mask)
+    scene.cover(layer, 2.2, name)
 
 
 CONNECTOR = (
@@ -343,4 +383,5 @@ CONNECTOR = (
 )
 CLIP = Material((0.13, 0.132, 0.13), 0.38, bump=(("grain", 0.03),), mottle=0.1, dirt=0.1)
 DISK = Material((0.06, 0.035, 0.03), 0.58, bump=(("grain", 0.04),), mottle=0.15, dirt=0.15)
+SEAL = Material((0.125, 0.042, 0.018), 0.5, bump=(("grain", 0.03),), mottle=0.15, dirt=0.15)
 STAPLE = Material((0.55, 0.54, 0.52), 0.30, 1.0, bump=(("grain", 0.02),), mottle=0.08, dirt=0.08)

@@ -1,11 +1,14 @@
 """tank_screw: a fuel tank with one small screw in a bracket.
 
-Table 4: fixed scene, several tank models, a moving red receptacle, wires, cables, nuts and bolts that appear in some pictures at
-a few places, slight differences of position, some blurred pictures. Defect: the small screw is missing, always at the
-same place.
+Table 4: fixed scene, several tank models, a moving red receptacle, wires, cables, nuts and bolts that appear in some
+pictures at a few places, slight differences of position, some blurred pictures. Defect: the small screw is missing,
+always at the same place.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from andon.data.synthetic.station import Scene, Station, Take
 __all__ = ["TankScrew"]
 
 SCREW = (628.0, 352.0)
-RADIUS = 12.5
+RADIUS = 20.0
 # Places where wires, nuts and bolts may lie: the same for training and test pictures.
 LEDGE = tuple((float(x), 497.0 + 3 * np.sin(x)) for x in (90, 170, 262, 420, 505, 700, 790, 880))
 
@@ -30,7 +33,7 @@ LEDGE = tuple((float(x), 497.0 + 3 * np.sin(x)) for x in (90, 170, 262, 420, 505
 class TankScrew(Station):
     name = "tank_screw"
     size = (750, 1000)
-    shares = {"missing": 1.0}
+    shares: ClassVar[Mapping[str, float]] = {"missing": 1.0}
     full_counts = (318, 318, 95)
     mode_weights = (0.42, 0.33, 0.25)
     defects = (DefectConfig("missing", 255, 0.7, True),)
@@ -98,9 +101,7 @@ class TankScrew(Station):
             (190, 120, (0.30, 0.29, 0.27)),
             (700, 250, (0.09, 0.12, 0.15)),
         ):
-            box = canvas.window(x, -40, x + w, 190)
-            canvas.plate(box, lambda gx, gy, x=x, w=w: shapes.box(gx - (x + w / 2), gy - 40, w / 2, 130, 4), -120,
-                         wall.but(albedo=colour), bevel=6)  # fmt: skip
+            canvas.slab((x + w / 2, 40), (w / 2, 130), 0.0, -120, wall.but(albedo=colour), corner=4, bevel=6)
         rail = smooth_path([(-60, 118), (420, 104), (1080, 88)], 40)
         canvas.tube(rail, 9, -100, wall.but(albedo=(0.62, 0.42, 0.03), rough=0.4))
 
@@ -110,13 +111,12 @@ class TankScrew(Station):
         )
         upper = [(-60, 228), (60, 176), (330, 146), (560, 152), (800, 138), (1080, 182), (1080, 540), (-60, 540)]
         lower = [(-60, 500), (1080, 500), (1080, 810), (-60, 810)]
-        everything = canvas.everything()
-        canvas.plate(everything, lambda x, y: shapes.polygon(x, y, lower, 4), -16, shell, bevel=60, drop=46)
-        canvas.plate(everything, lambda x, y: shapes.polygon(x, y, upper, 22), 0, shell, bevel=52, drop=50)
+        canvas.sheet(lower, -16, shell, corner=4, bevel=60, drop=46)
+        canvas.sheet(upper, 0, shell, corner=22, bevel=52, drop=50)
         flange = shell.but(rough=0.5, dirt=0.3)
         canvas.plate(
-            canvas.window(-60, 470, 1060, 540), lambda x, y: shapes.box(x - 500, y - 502 - 5 * np.sin(x / 160), 620, 17, 4),
-            16, flange, bevel=5, wear=0.5,
+            canvas.window(-60, 470, 1060, 540),
+            lambda x, y: shapes.box(x - 500, y - 502 - 5 * np.sin(x / 160), 620, 17, 4), 16, flange, bevel=5, wear=0.5,
         )  # fmt: skip
         seam = canvas.window(-60, 480, 1060, 530)
         if seam is not None:
@@ -139,40 +139,46 @@ class TankScrew(Station):
         self._strap(canvas, strap_x, 66)
         # Filler neck or pump cover at the right: rings and a locking collar.
         cx, cy = ((846, 330), (872, 312), (832, 352))[mode]
-        collar = canvas.window(cx - 150, cy - 150, cx + 150, cy + 150)
         for radius, z, material in (
             (116, 14, shell),
             (98, 24, parts.YELLOW_ZINC.but(rough=0.42, dirt=0.25)),
             (80, 20, shell),
             (62, 32, shell),
         ):
-            canvas.plate(collar, lambda x, y, r=radius: shapes.circle(x, y, cx, cy, r), z, material, bevel=8, wear=0.4)
+            canvas.disc(cx, cy, radius, z, material, bevel=8, wear=0.4)
         for k in range(8):
             a = 2 * np.pi * k / 8 + 0.2 + 0.1 * mode
             px, py = cx + 89 * np.cos(a), cy + 89 * np.sin(a)
-            canvas.plate(collar, lambda x, y, px=px, py=py, a=a: shapes.box(*shapes.rotated(x, y, px, py, a), 11, 7, 2), 29,
-                         parts.YELLOW_ZINC, bevel=3, wear=0.4)  # fmt: skip
-        canvas.plate(
-            collar, lambda x, y: shapes.box(x - cx, y - cy, 26, 17, 4), 48, parts.BLACK_PLASTIC, bevel=5, wear=0.4
-        )
+            canvas.slab((px, py), (11, 7), a, 29, parts.YELLOW_ZINC, corner=2, bevel=3, wear=0.4)
+        canvas.slab((cx, cy), (26, 17), 0.0, 48, parts.BLACK_PLASTIC, corner=4, bevel=5, wear=0.4)
         # Fuel and vent lines, differently routed on every model.
-        lines = (
-            [[(-80, 250), (90, 246), (360, 258), (520, 300), (680, 268), (cx, cy)], [(-80, 282), (120, 284), (380, 300), (560, 420), (760, 446), (1090, 420)]],
-            [[(-80, 300), (160, 268), (420, 236), (600, 250), (760, 252), (cx, cy)], [(-80, 420), (140, 436), (420, 424), (560, 446), (800, 452), (1090, 470)]],
-            [[(-80, 232), (200, 250), (470, 296), (560, 262), (700, 280), (cx, cy)], [(380, 140), (420, 260), (452, 380), (600, 446), (800, 458), (1090, 440)]],
-        )[mode]  # fmt: skip
+        to_collar = (float(cx), float(cy))
+        lines: dict[int, list[list[tuple[float, float]]]] = {
+            0: [
+                [(-80, 250), (90, 246), (360, 258), (520, 300), (680, 268), to_collar],
+                [(-80, 282), (120, 284), (380, 300), (560, 420), (760, 446), (1090, 420)],
+            ],
+            1: [
+                [(-80, 300), (160, 268), (420, 236), (600, 250), (760, 252), to_collar],
+                [(-80, 420), (140, 436), (420, 424), (560, 446), (800, 452), (1090, 470)],
+            ],
+            2: [
+                [(-80, 232), (200, 250), (470, 296), (560, 262), (700, 280), to_collar],
+                [(380, 140), (420, 260), (452, 380), (600, 446), (800, 458), (1090, 440)],
+            ],
+        }
         colours = ((0.030, 0.030, 0.032), (0.022, 0.022, 0.022), (0.028, 0.028, 0.03))
-        for k, points in enumerate(lines):
-            path = smooth_path([(float(px), float(py)) for px, py in points], 12)
+        for k, points in enumerate(lines[mode]):
+            path = smooth_path(points, 12)
             hose = parts.RUBBER.but(albedo=colours[(mode + k) % 3], rough=0.36 + 0.1 * k)
             canvas.tube(path, 13 - 3 * k, 20 + 6 * k, hose, ribs=(9.0, 1.3) if (mode + k) % 2 == 0 else None)
             for s in np.linspace(0.2, 0.8, 3) * path.length:
-                x, y, way = path.at(float(s + model.uniform(-25, 25)))
-                if np.hypot(x - SCREW[0], y - SCREW[1]) < 85:
+                px, py, way = path.at(float(s + model.uniform(-25, 25)))
+                if np.hypot(px - SCREW[0], py - SCREW[1]) < 85:
                     continue
-                clip = canvas.window(x - 40, y - 40, x + 40, y + 40)
-                canvas.plate(clip, lambda gx, gy, x=x, y=y, way=way: shapes.box(*shapes.rotated(gx, gy, x, y, way), 9, 21, 4),
-                             42 + 4 * k, parts.BLACK_PLASTIC.but(rough=0.5), bevel=6, wear=0.35)  # fmt: skip
+                canvas.slab(
+                    (px, py), (9, 21), way, 42 + 4 * k, parts.BLACK_PLASTIC.but(rough=0.5), corner=4, bevel=6, wear=0.35
+                )
         # Sticker and moulded plate.
         lx, ly = ((402, 388), (140, 372), (330, 420))[mode]
         parts.barcode_label(canvas, lx, ly, (52, 27), model.uniform(-0.05, 0.05), model)
@@ -200,14 +206,13 @@ class TankScrew(Station):
         """The pressed bracket that the screw belongs in."""
         x, y = SCREW
         outline = [(x - 66, y - 34), (x + 30, y - 40), (x + 42, y + 10), (x + 20, y + 44), (x - 50, y + 38)]
-        box = canvas.window(x - 110, y - 90, x + 90, y + 90)
-        steel = parts.ZINC.but(albedo=(0.40, 0.40, 0.385), rough=0.46, dirt=0.28)
-        canvas.plate(box, lambda gx, gy: shapes.polygon(gx, gy, outline, 7), 24, steel, bevel=4, wear=0.5)
-        if box is not None:
-            canvas.groove(box, shapes.circle(box.x, box.y, x, y, 24), 4, -2.0)
+        steel = parts.BLACK_PAINT.but(albedo=(0.05, 0.05, 0.052), dirt=0.2)
+        canvas.sheet(outline, 24, steel, corner=7, bevel=4, wear=0.5)
         parts.hole(canvas, x - 46, y + 2, 8, 24)
         parts.bolt(canvas, x - 50, y - 88, 13, 0.7, 6, parts.ZINC)
-        parts.hole(canvas, x, y, 6.0, 24, 10)
+        # A clip nut sits in the hole: bare when the screw is missing.
+        canvas.slab((x, y), (15.5, 13.5), 0.0, 25, parts.YELLOW_ZINC, corner=3, bevel=2, wear=0.2)
+        parts.hole(canvas, x, y, 6.5, 25, 12)
 
     def draw(self, scene: Scene, take: Take) -> None:
         canvas = scene.canvas
@@ -219,7 +224,7 @@ class TankScrew(Station):
         radius = RADIUS * size
         if take.defect == "missing":
             window = canvas.everything()
-            scene.region("missing", coverage(shapes.circle(window.x, window.y, x, y, radius * 1.13)))
+            scene.region("missing", coverage(shapes.circle(window.x, window.y, x, y, radius * 1.09)))
         else:
             angle = take.uniform("screw angle", 0, 2 * np.pi)
             parts.screw(
@@ -232,15 +237,13 @@ class TankScrew(Station):
         x = 500 + float(np.clip(take.normal("receptacle x", 210) * max(take.knobs.pose, 0.2), -440, 440))
         y = 704 + take.jitter("receptacle y", 10)
         angle = take.jitter("receptacle angle", 0.12)
-        window = canvas.window(x - 190, y - 140, x + 190, 800)
         red = parts.RED_PLASTIC
         for half_x, half_y, z, material, bevel in (
-            (138, 86, 60, red, 8), (126, 74, 40, red.but(albedo=(0.26, 0.014, 0.012)), 6), (112, 60, 14, red.but(albedo=(0.17, 0.01, 0.009)), 14),
-        ):  # fmt: skip
-            canvas.plate(
-                window, lambda gx, gy, a=half_x, b=half_y: shapes.box(*shapes.rotated(gx, gy, x, y, angle), a, b, 14),
-                z, material, bevel=bevel, anchor=(x, y), wear=0.4,
-            )  # fmt: skip
+            (138, 86, 60, red, 8),
+            (126, 74, 40, red.but(albedo=(0.26, 0.014, 0.012)), 6),
+            (112, 60, 14, red.but(albedo=(0.17, 0.01, 0.009)), 14),
+        ):
+            canvas.slab((x, y), (half_x, half_y), angle, z, material, corner=14, bevel=bevel, anchor=(x, y), wear=0.4)
         rng = take.rng("receptacle content")
         for _ in range(int(rng.integers(2, 7))):
             u, v = rng.uniform(-88, 88), rng.uniform(-40, 40)
@@ -267,7 +270,7 @@ class TankScrew(Station):
         colours = ((0.02, 0.02, 0.021), (0.32, 0.24, 0.03), (0.02, 0.02, 0.021))
         for k, route in enumerate(routes):
             if take.clutter(f"wire {k}", 0.16):
-                path = smooth_path([(px + rng.normal(0, 7), py + rng.normal(0, 5)) for px, py in route], 11)
+                path = smooth_path([(px + rng.normal(0, 4), py + rng.normal(0, 3)) for px, py in route], 11)
                 canvas.tube(path, 6.5, 46, Material(colours[k], 0.38, bump=(("grain", 0.02),), dirt=0.1))
 
 

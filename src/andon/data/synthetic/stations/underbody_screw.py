@@ -1,18 +1,21 @@
 """underbody_screw: a casing under the car with a screw on its left and on its right.
 
-Table 4: fixed scene, major variation of light (its colours change over time), several casing models, a visible lens flare in some
-pictures. Defect: the left screw is missing.
+Table 4: fixed scene, major variation of light (its colours change over time), several casing models, a visible lens
+flare in some pictures. Defect: the left screw is missing.
 """
 
 from __future__ import annotations
 
-import cv2
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from andon.core import DefectConfig, FloatArray
 from andon.data.synthetic import parts, shapes
 from andon.data.synthetic.camera import Exposure, Pose
 from andon.data.synthetic.canvas import Canvas, coverage
+from andon.data.synthetic.filters import resized
 from andon.data.synthetic.light import Lamp, Light, Rig
 from andon.data.synthetic.parts import ground
 from andon.data.synthetic.randomness import stream
@@ -29,7 +32,7 @@ LUG = 52.0
 class UnderbodyScrew(Station):
     name = "underbody_screw"
     size = (750, 1000)
-    shares = {"missing": 1.0}
+    shares: ClassVar[Mapping[str, float]] = {"missing": 1.0}
     full_counts = (373, 374, 18)
     mode_weights = (0.40, 0.25, 0.20, 0.15)
     defects = (DefectConfig("missing", 255, 0.7, True),)
@@ -57,7 +60,12 @@ class UnderbodyScrew(Station):
         warm = amount * take.uniform("warm", -0.1, 0.28)
         return Light(
             (0.95 * dim, tubes * dim, lamp * dim, 1.9 * day * dim),
-            ((1 + 0.3 * warm, 1.0, 1 - 0.3 * warm), (1.0, 1.0, 1.0), (1 + warm, 1.0, 1 - 0.8 * warm), (1 - 0.3 * warm, 1.0, 1.0)),
+            (
+                (1 + 0.3 * warm, 1.0, 1 - 0.3 * warm),
+                (1.0, 1.0, 1.0),
+                (1 + warm, 1.0, 1 - 0.8 * warm),
+                (1 - 0.3 * warm, 1.0, 1.0),
+            ),
             (0.5 + 0.12 * amount * take.normal("direction", 1.0), -0.5, 0.85),
             0.55,
         )
@@ -89,11 +97,29 @@ class UnderbodyScrew(Station):
         ground(canvas, parts.CAST_IRON.but(albedo=(0.05, 0.049, 0.048), dirt=0.4), z=-70)
         everything = canvas.everything()
         # Around the casing: a cross member above, hoses and a driveshaft below.
-        canvas.plate(everything, lambda x, y: shapes.box(x - 500, y - 20 - 0.05 * x, 700, 66, 10), -30, parts.BLACK_PAINT.but(dirt=0.35), bevel=14, wear=0.4)
+        canvas.plate(
+            everything,
+            lambda x, y: shapes.box(x - 500, y - 20 - 0.05 * x, 700, 66, 10),
+            -30,
+            parts.BLACK_PAINT.but(dirt=0.35),
+            bevel=14,
+            wear=0.4,
+        )
         for x0 in (120, 480, 850):
             parts.bolt(canvas, x0, 24 + 0.05 * x0, 15, rng.uniform(0, 1), -30, parts.STEEL)
-        canvas.tube(smooth_path([(-80, 700), (300, 716), (700, 690), (1100, 720)], 16), 46, -40, parts.STEEL.but(albedo=(0.25, 0.24, 0.23), rough=0.5, dirt=0.4))
-        canvas.tube(smooth_path([(-60, 600), (120, 632), (360, 660), (640, 640), (1080, 660)], 12), 15, -10, parts.RUBBER, ribs=(9, 1.4))
+        canvas.tube(
+            smooth_path([(-80, 700), (300, 716), (700, 690), (1100, 720)], 16),
+            46,
+            -40,
+            parts.STEEL.but(albedo=(0.25, 0.24, 0.23), rough=0.5, dirt=0.4),
+        )
+        canvas.tube(
+            smooth_path([(-60, 600), (120, 632), (360, 660), (640, 640), (1080, 660)], 12),
+            15,
+            -10,
+            parts.RUBBER,
+            ribs=(9, 1.4),
+        )
         casing = parts.CAST_ALUMINIUM.but(
             albedo=((0.46, 0.46, 0.45), (0.36, 0.36, 0.36), (0.50, 0.49, 0.46), (0.085, 0.085, 0.088))[mode % 4],
             dirt=(0.32, 0.36, 0.28, 0.3)[mode % 4],
@@ -108,22 +134,30 @@ class UnderbodyScrew(Station):
         )
         outline = outlines[mode % 4]
         # Flange all around, then the raised body.
-        canvas.plate(everything, lambda x, y: shapes.polygon(x, y, outline, 26), 0, casing, bevel=12, drop=26, wear=0.3)
+        canvas.sheet(outline, 0, casing, corner=26, bevel=12, drop=26, wear=0.3)
         inner = [(500 + (x - 500) * 0.74, 380 + (y - 380) * 0.74) for x, y in outline]
-        canvas.plate(everything, lambda x, y: shapes.polygon(x, y, inner, 18), 38, casing, bevel=34, drop=36, wear=0.2)
+        canvas.sheet(inner, 38, casing, corner=18, bevel=34, drop=36, wear=0.2)
         self._ribs(canvas, mode, model)
-        machined = casing.but(bump=(("brushed", 0.07), ("grain", 0.03)), rough=0.36, metal=1.0, albedo=(0.62, 0.62, 0.61), dirt=0.1)
+        machined = casing.but(
+            bump=(("brushed", 0.07), ("grain", 0.03)), rough=0.36, metal=1.0, albedo=(0.62, 0.62, 0.61), dirt=0.1
+        )
         for x, y in (LEFT, RIGHT):
-            box = canvas.window(x - 90, y - 90, x + 90, y + 90)
-            canvas.plate(box, lambda gx, gy, x=x, y=y: shapes.circle(gx, gy, x, y, LUG), 26, casing, bevel=18, drop=26, wear=0.3)
-            canvas.plate(box, lambda gx, gy, x=x, y=y: shapes.circle(gx, gy, x, y, LUG * 0.78), 27, machined, bevel=3, wear=0.2)
+            canvas.disc(x, y, LUG, 26, casing, bevel=18, drop=26, wear=0.3)
+            canvas.disc(x, y, LUG * 0.78, 27, machined, bevel=3, wear=0.2)
             parts.hole(canvas, x, y, 12, 27, 20)
         small = ((330, 196), (668, 182), (330, 590), (655, 588), (500, 612))
         for k, (x, y) in enumerate(small[: 3 + mode % 3]):
-            parts.bolt(canvas, x, y, 12, model.uniform(0, 1), 0 if k < 2 else -2, (parts.ZINC, parts.STEEL, parts.YELLOW_ZINC, parts.ZINC)[mode % 4])
+            parts.bolt(
+                canvas,
+                x,
+                y,
+                12,
+                model.uniform(0, 1),
+                0 if k < 2 else -2,
+                (parts.ZINC, parts.STEEL, parts.YELLOW_ZINC, parts.ZINC)[mode % 4],
+            )
         plug_x, plug_y = ((500, 500), (420, 480), (585, 505), (500, 470))[mode % 4]
-        box = canvas.window(plug_x - 60, plug_y - 60, plug_x + 60, plug_y + 60)
-        canvas.plate(box, lambda gx, gy: shapes.circle(gx, gy, plug_x, plug_y, 40), 44, casing, bevel=10, wear=0.3)
+        canvas.disc(plug_x, plug_y, 40, 44, casing, bevel=10, wear=0.3)
         parts.bolt(canvas, plug_x, plug_y, 22, 0.4, 44, parts.YELLOW_ZINC)
         if mode % 2 == 0:
             parts.barcode_label(canvas, 500 + 40 * mode, 224, (58, 28), model.uniform(-0.03, 0.03), model)
@@ -157,10 +191,19 @@ class UnderbodyScrew(Station):
                 scene.region("missing", coverage(shapes.circle(window.x, window.y, x, y, radius * 1.42 + 2.5)))
                 continue
             angle = take.uniform(f"{name} angle", 0, 2 * np.pi)
-            parts.bolt(canvas, x + take.jitter(f"{name} x", 0.6), y + take.jitter(f"{name} y", 0.6), radius, angle, 27, material, flange=1.42)
+            parts.bolt(
+                canvas,
+                x + take.jitter(f"{name} x", 0.6),
+                y + take.jitter(f"{name} y", 0.6),
+                radius,
+                angle,
+                27,
+                material,
+                flange=1.42,
+            )
 
     def finish(self, linear: FloatArray, take: Take) -> FloatArray:
-        """A lens flare in some pictures: glare around a lamp at the rim, a streak, and ghosts on the way through the centre."""
+        """A lens flare in some pictures: glare around a lamp, a streak, and ghosts on the line through the centre."""
         if not take.chance("flare", min(0.95, 0.22 * take.knobs.light)):
             return linear
         height, width = linear.shape[:2]
@@ -173,16 +216,19 @@ class UnderbodyScrew(Station):
         glow = np.zeros((*small, 3), np.float32)
         d2 = (gx - np.float32(x)) ** 2 + (gy - np.float32(y)) ** 2
         halo = 0.55 / (1 + d2 / 90.0**2) + 0.18 / (1 + d2 / 320.0**2)
-        glow += halo[..., None] * np.float32([1.0, 0.96, 0.88])
+        glow += halo[..., None] * np.array([1.0, 0.96, 0.88], np.float32)
         streak = np.exp(-(((gy - y - 0.04 * (gx - x)) / 7) ** 2)) / (1 + ((gx - x) / 260) ** 2)
-        glow += 0.30 * streak[..., None] * np.float32([0.8, 0.9, 1.0])
+        glow += 0.30 * streak[..., None] * np.array([0.8, 0.9, 1.0], np.float32)
         for k in range(5):
             t = (0.45, 0.8, 1.2, 1.55, 1.9)[k] + rng.uniform(-0.06, 0.06)
             cx, cy = x + t * (width / 2 - x), y + t * (height / 2 - y)
             radius = rng.uniform(18, 72)
             disk = coverage(np.sqrt((gx - cx) ** 2 + (gy - cy) ** 2) - np.float32(radius), 14)
             ring = disk * (0.55 + 0.45 * np.clip(((gx - cx) ** 2 + (gy - cy) ** 2) / radius**2, 0, 1))
-            colour = np.float32([(0.7, 1.0, 0.6), (0.5, 0.8, 1.0), (1.0, 0.7, 0.4), (0.6, 1.0, 0.8), (0.9, 0.6, 1.0)][k])
+            colour = np.array(
+                [(0.7, 1.0, 0.6), (0.5, 0.8, 1.0), (1.0, 0.7, 0.4), (0.6, 1.0, 0.8), (0.9, 0.6, 1.0)][k],
+                np.float32,
+            )
             glow += 0.055 * ring[..., None] * colour
-        linear += np.float32(strength) * cv2.resize(glow, (width, height), interpolation=cv2.INTER_LINEAR)
+        linear += np.float32(strength) * resized(glow, (height, width))
         return linear
