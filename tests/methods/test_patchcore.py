@@ -396,7 +396,7 @@ def test_state_round_trip() -> None:
         ({"bank": None}, "lacks the tensor bank"),
         ({"mean": None}, "lacks the tensor mean"),
         ({"more": torch.zeros(1)}, "unknown tensor more"),
-        ({"bank": torch.zeros(5, 8)}, r"tensor bank .* has shape \[5, 8\], not \[5, 9\]"),
+        ({"bank": torch.zeros(5, 8)}, r"tensor bank .*\[5, 8\], not "),
         ({"bank": torch.zeros(0, 9)}, r"tensor bank .*\[0, 9\]"),
         ({"bank": torch.zeros(5, 9).double()}, "tensor bank .* is torch.float64"),
         ({"bank": torch.full((5, 9), torch.nan)}, "bank .* not finite"),

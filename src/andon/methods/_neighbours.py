@@ -99,14 +99,17 @@ class MemoryBank:
         values, indices = [], []
         for start in range(0, len(self.centred), _SLICE):
             bank, bias = self.centred[start : start + _SLICE], self._half_norms[start : start + _SLICE]
-            products = bias.expand(len(rows[0]), -1)
+            products = None
             for part, queries, channels in zip(parts[1:], rows[1:], columns[1:], strict=True):
                 coarse = torch.mm(queries, bank[:, channels].T)
                 # Channels-last, [1, bank rows, h, w] in memory as [h, w, bank rows]: nothing is moved.
                 as_maps = coarse.view(1, *part.shape[-2:], -1).permute(0, 3, 1, 2)
                 fine = upsample(as_maps, (height, width)).permute(0, 2, 3, 1).reshape(height * width, -1)
-                products = fine.add_(products)
-            products = torch.addmm(products, rows[0], bank[:, columns[0]].T)
+                products = fine.add_(bias) if products is None else products.add_(fine)
+            if products is None:
+                products = torch.addmm(bias, rows[0], bank[:, columns[0]].T)
+            else:
+                products.addmm_(rows[0], bank[:, columns[0]].T)
             best = products.max(dim=1)
             values.append(best.values)
             indices.append(best.indices + start)
@@ -118,15 +121,14 @@ class MemoryBank:
         self, embeddings: torch.Tensor, brackets: torch.Tensor, candidates: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Direct distances to the best candidate, and to others that rounding may have put behind it."""
-        norms = embeddings.square().sum(dim=1)
         top = brackets.max(dim=1, keepdim=True)
         # 2⁻²⁰ of the vectors' squares is a generous estimate of float32 rounding in a product of some thousand terms.
-        slack = (norms - 2 * self._half_norms.min()).mul_(2**-20).unsqueeze(1)
-        queries, columns = (brackets >= top.values - slack).nonzero(as_tuple=True)
+        squares = embeddings.norm(dim=1, keepdim=True).square_() - 2 * self._half_norms.min()
+        queries, columns = (brackets >= top.values - squares * 2**-20).nonzero(as_tuple=True)
         close = candidates[queries, columns]
-        distances = (embeddings[queries] - self.centred[close]).norm(dim=1)
-        if len(queries) == len(embeddings):
-            return distances, close
+        if len(queries) == len(embeddings):  # one candidate each
+            return self.centred[close].sub_(embeddings).norm(dim=1), close
+        distances = self.centred[close].sub_(embeddings[queries]).norm(dim=1)
         padded = torch.full_like(brackets, torch.inf)
         padded[queries, columns] = distances
         best = padded.min(dim=1)
