@@ -22,6 +22,7 @@ from andon.benchmark.store import GalleryMaps, Store
 from andon.core import AndonError, Region
 from andon.report import gallery, write_report, write_tables
 from andon.report.gallery import Scale, build_galleries, heat_map, mask_outline
+from andon.report.picture import write_picture
 from andon.report.results import collect
 from andon.report.write import FORMATS
 from tests.report.fake import METHODS, FakeMethod, fill, map_of, picture_of, record_of, spec_of, types_of
@@ -344,3 +345,20 @@ def test_an_outline_encloses_the_masks_pixels(mask: np.ndarray) -> None:
 def test_an_outline_of_noise_stays_short() -> None:
     mask = np.random.default_rng(0).random((512, 512)) > 0.5
     assert 0 < len(mask_outline(mask)) < 60_000
+
+
+def test_the_picture_of_the_headline_has_the_gallerys_shapes(store: Store, tmp_path: Path) -> None:
+    path = write_picture(store, tmp_path / "p.png", task="bracket", dpi=60)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width == 660
+        assert np.asarray(image.convert("L")).std() > 20
+    with pytest.raises(AndonError, match=r"no task 'nut'; it has: washer, bracket"):
+        write_picture(store, tmp_path / "q.png", task="nut")
+    assert not (tmp_path / "q.png").exists()
+
+
+def test_the_picture_of_a_store_without_a_gallery_is_the_tables(tmp_path: Path) -> None:
+    store = fill(tmp_path / "s", gallery=False, seeds=1)
+    with Image.open(write_picture(store, tmp_path / "p.png", dpi=60)) as image:
+        assert image.height < image.width

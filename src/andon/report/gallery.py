@@ -86,6 +86,7 @@ class GalleryRow:
     outline: str | None = field(repr=False)
     """SVG path of the mask; "" for an empty one; None where there is no ground truth."""
     tiles: tuple[Tile, ...] = field(repr=False)
+    mask: BoolArray | None = field(repr=False, compare=False)
 
     @property
     def good(self) -> bool:
@@ -186,6 +187,8 @@ def _draw(source: _Source, picture_side: int, map_side: int) -> Gallery:
     rows = []
     for number, picture in enumerate(source.pictures):
         height, width = picture.image.shape[:2]
+        # A mask that is not of the picture's size would lie in the wrong place.
+        mask = picture.mask if picture.mask is not None and picture.mask.shape == (height, width) else None
         tiles = tuple(
             _tile(maps, scale, picture, captions[picture.sample_id], (width, height), map_side)
             for maps, scale, captions in zip(source.maps, scales, source.captions, strict=True)
@@ -198,18 +201,12 @@ def _draw(source: _Source, picture_side: int, map_side: int) -> Gallery:
                 width=width,
                 height=height,
                 uri=image_uri(_at_most(picture.image, picture_side)),
-                outline=_outline_of(picture),
+                outline=None if mask is None else mask_outline(mask),
                 tiles=tiles,
+                mask=mask,
             )
         )
     return Gallery(tuple(source.columns), scales, tuple(rows))
-
-
-def _outline_of(picture: GalleryPicture) -> str | None:
-    """None without a mask, and for one that is not of the picture's size: it would lie in the wrong place."""
-    if picture.mask is None or picture.mask.shape != picture.image.shape[:2]:
-        return None
-    return mask_outline(picture.mask)
 
 
 def _tile(

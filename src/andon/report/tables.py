@@ -389,6 +389,9 @@ def _mean_row(
 
 
 def _lacks_runs(metric: Metric, runs: Runs) -> bool:
+    if metric.unit != "%":
+        # Speed is measured in one run by design, training time where features were computed: those marks say it.
+        return 0 < len(runs.records) < runs.expected
     defined = sum(value is not None for value in runs.values(metric.read).values())
     return 0 < defined < runs.expected
 
@@ -448,7 +451,10 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
         notes.append("A mean over part of the tasks is not compared with the others.")
     training = [c for g in groups if g.metric.name == "training_seconds" for r in g.rows for c in r.cells]
     if any(cell.mark for cell in training):
-        notes.append("Training time counts runs that computed their own features; “cached” where none did.")
+        notes.append(
+            "Training time counts runs that computed their own features (“cached”: none did); speed may be measured in "
+            "one run alone."
+        )
     printed = {cell.published.misprint for cell in cells if cell.published is not None and cell.published.misprint}
     if any(cell.published is not None for cell in cells):
         notes.append(f"Published: {published.SOURCE}, mean ± standard deviation of {published.RUNS} runs.")

@@ -13,7 +13,7 @@ from andon.report.renderers import long_csv, to_csv, to_latex, to_markdown, to_t
 from andon.report.results import collect
 from andon.report.tables import Table, build_tables
 
-__all__ = ["FORMATS", "write_report", "write_tables"]
+__all__ = ["FORMATS", "write_bytes", "write_report", "write_tables"]
 
 FORMATS = ("text", "markdown", "latex", "csv")
 
@@ -79,14 +79,18 @@ def write_tables(store: Store, out_dir: str | Path, formats: Sequence[str] = FOR
 
 
 def _write(path: Path, text: str) -> Path:
-    """A text file in UTF-8, written aside and renamed."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Writes a file aside and renames it; AndonError if that cannot be done, the old file is untouched then."""
     aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         aside = Path(name)
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         # mkstemp's files are the owner's alone; the result is to have the usual permissions.
