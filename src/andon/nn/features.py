@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -89,15 +91,15 @@ def iterate_features(
     Memory: one batch of pictures and features, whatever the number of pictures.
     """
     cache, total = images.cache, len(images)
+    if cache is None:
+        for indices, batch in images.batches(transform, batch_size):
+            yield indices, extractor(batch.to(device))
+            progress(stage, indices.stop, total)
+        return
     kind = f"features-{extractor.fingerprint}-{transform.key}"
     for start in range(0, total, batch_size):
         indices = range(start, min(start + batch_size, total))
-        if cache is None:
-            features = _compute(extractor, images, transform, indices, device)
-        else:
-            features = _read_or_compute(extractor, images, transform, indices, device, cache, kind)
-        yield indices, features
-        del features  # the caller is done with them: not two batches at once
+        yield indices, _read_or_compute(extractor, images, transform, indices, device, cache, kind)
         progress(stage, indices.stop, total)
 
 
@@ -108,8 +110,9 @@ def _compute(
     indices: Sequence[int],
     device: torch.device | str,
 ) -> tuple[torch.Tensor, ...]:
-    batch = np.stack([images.resized(i, transform) for i in indices])
-    return extractor(transform.normalise(torch.from_numpy(batch).to(device)))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="andon-decode") as pool:
+        batch = np.stack(list(pool.map(lambda i: images.resized(i, transform), indices)))
+    return extractor(transform.normalise(batch).to(device))
 
 
 def _read_or_compute(
