@@ -1,0 +1,96 @@
+"""The patch description network, EfficientAD's teacher and student (Batzner, Heckler & König, WACV 2024; arXiv
+2303.14535, section 3.1 and the tables of its appendix A.1).
+
+A few convolutions and average poolings: each of its output vectors describes a patch of 33×33 pixels, and none sees
+anything else of the picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["PDN", "RECEPTIVE_FIELD", "TEACHER_CHANNELS", "PDNSize", "pdn_state_dict"]
+
+PDNSize = Literal["small", "medium"]
+TEACHER_CHANNELS = 384
+RECEPTIVE_FIELD = 33
+"""Side of the patch that one output vector describes, in pixels, for both sizes."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    channels: int
+    """0 stands for the network's number of output channels."""
+    kernel: int
+    padding: int
+    """With padding; without, all convolutions and poolings are "valid"."""
+    pool: bool = False
+
+
+_LAYERS: Mapping[str, tuple[_Layer, ...]] = {
+    "small": (_Layer(128, 4, 3, True), _Layer(256, 4, 3, True), _Layer(256, 3, 1), _Layer(0, 4, 0)),
+    "medium": (
+        _Layer(256, 4, 3, True),
+        _Layer(512, 4, 3, True),
+        _Layer(512, 1, 0),
+        _Layer(512, 3, 1),
+        _Layer(TEACHER_CHANNELS, 4, 0),
+        _Layer(0, 1, 0),
+    ),
+}
+
+
+class PDN(nn.Module):
+    """Pictures float32 ``[B, 3, H, W]`` (ImageNet-normalised) to ``[B, channels, h, w]``.
+
+    Tensor names are ``conv1.weight`` … as in the published teachers. 256×256 pixels give 56×56 without padding and
+    64×64 with it.
+
+    Args:
+        size: "small" or "medium".
+        channels: 384 for a teacher, 768 for a student. In the medium network the last but one layer has as many
+            channels as the last, in the student too.
+        padding: as in the teacher's own training; EfficientAD uses the network without.
+    """
+
+    def __init__(self, size: PDNSize = "small", channels: int = TEACHER_CHANNELS, *, padding: bool = False) -> None:
+        super().__init__()
+        self.size, self.channels, self.padding = size, channels, padding
+        layers = _LAYERS[size]
+        widths = [3, *(layer.channels or channels for layer in layers)]
+        if size == "medium":
+            widths[-2] = channels
+        for number, (layer, (before, after)) in enumerate(zip(layers, pairwise(widths), strict=True), 1):
+            padded = layer.padding if padding else 0
+            self.add_module(f"conv{number}", nn.Conv2d(before, after, layer.kernel, padding=padded))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        layers = _LAYERS[self.size]
+        for number, layer in enumerate(layers, 1):
+            batch = self.get_submodule(f"conv{number}")(batch)
+            if number < len(layers):
+                batch = F.relu(batch, inplace=True)
+            if layer.pool:
+                batch = F.avg_pool2d(batch, 2, 2, padding=1 if self.padding else 0)
+        return batch
+
+
+def pdn_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A PDN's state dict under this module's names.
+
+    Teachers are also passed around as a plain sequence of layers ("0.weight", "3.weight", …): its weighted layers are
+    convolutions in order, which is all that has to be known.
+    """
+    if not all(re.fullmatch(r"\d+\.(weight|bias)", name) for name in state):
+        return dict(state)
+    numbers = sorted({int(name.partition(".")[0]) for name in state})
+    names = {str(number): f"conv{place}" for place, number in enumerate(numbers, 1)}
+    return {f"{names[n.partition('.')[0]]}.{n.partition('.')[2]}": tensor for n, tensor in state.items()}
