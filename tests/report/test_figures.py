@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from andon.report.figures import (
     DASHES,
+    HUGE,
     PALETTE,
     average_curve,
     curves_svg,
@@ -142,14 +143,12 @@ def test_a_far_outlier_leaves_the_rest_readable() -> None:
 
 
 @given(
-    st.lists(
-        st.lists(st.tuples(st.integers(0, 10**6), st.floats(width=32)), max_size=30).map(sorted), min_size=1, max_size=3
-    )
+    st.lists(st.lists(st.tuples(st.integers(0, 10**6), st.floats()), max_size=30).map(sorted), min_size=1, max_size=3)
 )
 @settings(max_examples=80, deadline=None)
 def test_loss_curves_of_any_values_are_drawn_or_left_out(curves: list[list[tuple[int, float]]]) -> None:
     svg = losses_svg(list(enumerate(curves)))
-    drawable = [c for c in curves if sum(np.isfinite(v) for _, v in c) > 1]
+    drawable = [c for c in curves if sum(abs(v) < HUGE for _, v in c) > 1]
     assert (svg is None) == (not drawable)
     if svg is not None:
         assert "nan" not in svg

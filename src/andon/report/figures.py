@@ -6,7 +6,6 @@ distinction for print in grey. The page's style sheet has variants for its dark 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from andon.report.svg import Plot
 
 __all__ = [
     "DASHES",
+    "HUGE",
     "PALETTE",
     "Band",
     "average_curve",
@@ -33,6 +33,8 @@ __all__ = [
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 """Of methods, ``--m0`` … in the page."""
 DASHES = ("", "5 2", "1.5 1.5", "6 1.5 1.5 1.5", "8 3", "3 1", "4 1 1 1 1 1", "2 3")
+HUGE = 1e100
+"""No figure is drawn of values from here on: their differences overflow."""
 _GOOD, _DEFECTIVE = "var(--good,#1a8f6a)", "var(--defective,#d0561a)"
 
 _Float64 = npt.NDArray[np.float64]
@@ -179,14 +181,14 @@ def losses_svg(curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str
     """Loss curves, one line a run; a logarithmic axis where they fall to less than a fiftieth.
 
     Args:
-        curves: (style index, [(step, value), …]); values that are not finite are left out.
+        curves: (style index, [(step, value), …]); values that are not finite, or beyond ``HUGE``, are left out.
 
     Returns:
         None where no curve has two values.
     """
     drawn: list[tuple[int, list[int], list[float]]] = []
     for index, points in curves:
-        finite = [(step, value) for step, value in points if math.isfinite(value)]
+        finite = [(step, value) for step, value in points if abs(value) < HUGE]
         chosen = finite[:: max(1, len(finite) // 200)]
         if len(chosen) > 1:
             drawn.append((index, [p[0] for p in chosen], [p[1] for p in chosen]))
@@ -197,7 +199,7 @@ def losses_svg(curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str
     log = low > 0 and high / low > 50
     if not log:
         low = min(low, 0.0)
-        high = high if high > low else low + 1
+        high = high if high - low > 1e-300 else low + max(1.0, abs(low))
     first, last = min(steps), max(steps)
     plot = Plot(
         (270, 180),

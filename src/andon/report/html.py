@@ -301,7 +301,9 @@ def _curves(results: DatasetResults, arrays: _Arrays, styles: dict[str, int]) ->
 
 
 def _finite(arrays: EvaluationArrays) -> bool:
-    return arrays.image_scores.dtype.kind == "f" and bool(np.isfinite(arrays.image_scores).all())
+    # A NaN is the maximum of whatever it is among, and below nothing.
+    scores = arrays.image_scores
+    return scores.dtype.kind == "f" and float(np.abs(scores).max(initial=0)) < figures.HUGE
 
 
 def _is_curve(x: Any, y: Any) -> bool:

@@ -56,7 +56,7 @@ def to_rich(table: Table) -> RenderableType:
             if printed is not None:
                 grid.add_row(Text("  published", style="dim"), *(Text(p, style="dim") for p in printed))
     notes = [Text(f"  {note}", style="dim") for note in _starred(table)]
-    return Group(grid, *notes, Text(""))
+    return Group(Text(heading(table), style="bold"), grid, *notes)
 
 
 def _starred(table: Table) -> list[str]:
