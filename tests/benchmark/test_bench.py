@@ -273,6 +273,20 @@ def test_a_killed_worker_fails_alone(write: Callable[..., Path], tmp_path: Path,
     assert [s.seed for s in summary.finished] == [1, 2]
 
 
+def test_killed_after_its_result_was_kept_is_no_failure(write: Callable[..., Path], tmp_path: Path) -> None:
+    class KilledLate(HereEngine):
+        def run(self, jobs: Any, on_event: Callable[[Event], None]) -> None:
+            def late(event: Event) -> None:
+                finished = isinstance(event, Finished)
+                on_event(Failed(event.id, "killed", "killed by signal 9", "", 0.0) if finished else event)
+
+            super().run(jobs, late)
+
+    summary = run_plan(write(), tmp_path / "store", engine=KilledLate())
+    assert (len(summary.finished), summary.failed) == (1, ())
+    assert plan_status(tmp_path / "store").count("done") == 1
+
+
 def test_damage_is_repaired_by_doing_it_again(write: Callable[..., Path], tmp_path: Path) -> None:
     store = tmp_path / "store"
     run_plan(write(seeds=2), store, engine=HereEngine())
@@ -300,10 +314,11 @@ def test_a_full_disk_ends_the_run_with_one_message(
     def fill_the_disk(job: Job) -> None:
         if len(engine.ran) == 1:
 
-            def full(*_: Any, **__: Any) -> None:
+            def full(folder: Path) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-            monkeypatch.setattr("andon.benchmark._files.os.fsync", full)
+            # Only results do not fit any more; a failure's few bytes would.
+            monkeypatch.setattr("andon.benchmark._files._fsync_file", full)
 
     engine = HereEngine(fill_the_disk)
     with pytest.raises(StoreError, match="No space left on device") as caught:

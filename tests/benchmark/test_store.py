@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,8 +293,10 @@ def test_a_writer_killed_at_any_moment_leaves_whole_entries_only(store: Store) -
         writer = context.Process(target=_write_many, args=(str(store.root), round_ * 5000))
         before = len(store)
         writer.start()
+        deadline = time.monotonic() + 60
         while len(store) < before + 5:
             assert writer.is_alive()
+            assert time.monotonic() < deadline
         writer.kill()
         writer.join()
     found = store.ids()
