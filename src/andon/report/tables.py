@@ -171,7 +171,11 @@ def _dataset_tables(results: DatasetResults, prefix: str) -> list[Table]:
             results,
             f"{prefix}train-threshold",
             "Threshold set on good training pictures alone: error rates on the test set (%)",
-            [metrics[f"{rate}_train_good_{t}"] for t in targets for rate in ("fpr", "fnr")],
+            [
+                replace(metrics[f"{rate}_train_good_{t}"], title=f"{rate.upper()}, threshold set for TNR {t} %")
+                for t in targets
+                for rate in ("fpr", "fnr")
+            ],
             notes=(
                 "Thresholds come from scores of training pictures by models that did not see them. "
                 "FPR: good pictures that alarm (promised: 100 % − TNR). FNR: defective pictures that pass.",
