@@ -6,7 +6,8 @@ Defard, Setkov, Loesch & Audigier, ICPR 2020 workshops (2021); arXiv 2011.08785.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import torch
@@ -25,8 +26,12 @@ __all__ = ["Padim", "PadimConfig", "StreamingGaussian", "whitening"]
 
 _BLOCK = 32
 """Pictures that are added to the statistics at a time, whatever the batch size, so that it can't change the result."""
+_POSITIONS = 128
+"""Positions whose statistics are updated together on a CPU: they stay in a core's cache."""
 _CHUNK_BYTES = 64 * 2**20
-"""Working memory of the factorisation and of the distances."""
+"""Working memory of the distances, and of the factorisation on a GPU."""
+_CACHE_BYTES = 5 * 2**19
+"""Matrices that are factorised together on a CPU: with their intermediate results they stay in a core's cache."""
 
 
 class PadimConfig(MethodConfig):
@@ -50,6 +55,27 @@ class PadimConfig(MethodConfig):
     sigma: float = Field(4.0, ge=0)
 
 
+def _in_parallel(function: Callable[[int], None], starts: range, device: torch.device) -> Iterator[int]:
+    """Calls ``function`` for every start, and yields how many are done.
+
+    On a CPU each of torch's threads takes whole chunks. Left to itself torch would split each small product among its
+    threads, and they would spend their time waiting for each other.
+    """
+    if device.type != "cpu":
+        for done, start in enumerate(starts, start=1):
+            function(start)
+            yield done
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="andon-padim") as pool:
+            for done, _ in enumerate(pool.map(function, starts), start=1):
+                yield done
+    finally:
+        torch.set_num_threads(threads)
+
+
 class StreamingGaussian:
     """Mean and scatter matrix of vectors at many positions, block by block, nothing kept of the vectors.
 
@@ -71,13 +97,21 @@ class StreamingGaussian:
     def update(self, block: torch.Tensor) -> None:
         """Adds float32 ``[P, n, d]``: n vectors at each of the P positions."""
         n = block.shape[1]
-        block_mean = block.mean(1, dtype=torch.float64)
-        shift = block_mean - self.mean
         total = self.count + n
         weight = (self.count * n / total) ** 0.5
-        rows = torch.cat([block - block_mean[:, None].float(), (weight * shift)[:, None].float()], dim=1)
-        self.scatter.baddbmm_(rows.transpose(1, 2), rows)
-        self.mean += shift * (n / total)
+        size = _POSITIONS if block.device.type == "cpu" else len(block)
+
+        def add(start: int) -> None:
+            part = slice(start, start + size)
+            vectors, mean = block[part], self.mean[part]
+            block_mean = vectors.mean(1, dtype=torch.float64)
+            shift = block_mean - mean
+            rows = torch.cat([vectors - block_mean[:, None].float(), (weight * shift)[:, None].float()], dim=1)
+            self.scatter[part].baddbmm_(rows.transpose(1, 2), rows)
+            mean += shift * (n / total)
+
+        for _ in _in_parallel(add, range(0, len(block), size), block.device):
+            pass
         self.count = total
 
     def covariance_(self, epsilon: float) -> torch.Tensor:
@@ -185,6 +219,8 @@ class Padim(FeatureMethod[PadimConfig]):
             raise AndonError(f"{self.name}: no pictures to learn from")
         self.to(device)
         begin = time.perf_counter()
+        adapted = self.adapt_extractor(images, progress)
+        fitted = time.perf_counter()
         total = sum(self.extractor.channels)
         generator = torch.Generator().manual_seed(seed)
         channels = torch.randperm(total, generator=generator)[: self._n_channels()].sort().values
@@ -214,28 +250,35 @@ class Padim(FeatureMethod[PadimConfig]):
         return FitReport(
             n_train=len(images),
             seconds={
-                "features": features_done - begin - seconds,
+                **({"adaptation": fitted - begin} if adapted else {}),
+                "features": features_done - fitted - seconds,
                 "statistics": seconds,
                 "factorisation": end - features_done,
             },
             weights=(self.extractor.weights,),
-            notes=(f"{len(channels)} of {total} channels at {grid[0]} × {grid[1]} positions",),
+            notes=(
+                *adapted,
+                f"{len(channels)} of {total} channels at {grid[0]} × {grid[1]} positions",
+            ),
         )
 
     def _factorise(self, covariance: torch.Tensor, progress: ProgressCallback) -> torch.Tensor:
         """Replaces each covariance by its whitening matrix, in place, in float64 a chunk at a time."""
         positions, d, _ = covariance.shape
-        chunk = max(1, _CHUNK_BYTES // (4 * 8 * d * d))
-        for start in range(0, positions, chunk):
-            part = covariance[start : start + chunk]
-            try:
-                part.copy_(whitening(part.double()))
-            except RuntimeError as error:  # torch.linalg.LinAlgError, which torch does not export to type checkers
-                raise AndonError(
-                    f"{self.name}: a covariance is not positive definite: raise the option 'epsilon' "
-                    f"({self.config.epsilon}), or the features hold values that are not finite"
-                ) from error
-            progress("factorisation", min(start + chunk, positions), positions)
+        size = max(1, (_CACHE_BYTES if covariance.device.type == "cpu" else _CHUNK_BYTES) // (8 * d * d))
+
+        def whiten(start: int) -> None:
+            part = covariance[start : start + size]
+            part.copy_(whitening(part.double()))
+
+        try:
+            for done in _in_parallel(whiten, range(0, positions, size), covariance.device):
+                progress("factorisation", min(done * size, positions), positions)
+        except RuntimeError as error:  # torch.linalg.LinAlgError, which torch does not export to type checkers
+            raise AndonError(
+                f"{self.name}: a covariance is not positive definite: raise the option 'epsilon' "
+                f"({self.config.epsilon}), or the features hold values that are not finite"
+            ) from error
         return covariance
 
     def predict_features(self, features: tuple[torch.Tensor, ...]) -> Prediction:
@@ -268,9 +311,10 @@ class Padim(FeatureMethod[PadimConfig]):
             "grid": torch.tensor(self._grid),
             "mean": self._mean,
             "whitening": self._whitening[:, rows, columns],
-        }
+        } | self.extractor_state()
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        state = self.restore_extractor(state)
         d = self._n_channels()
         tensors = checked_state(
             self.name,
