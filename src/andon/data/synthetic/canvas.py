@@ -406,12 +406,9 @@ class Canvas:
         window = self.window(low[0], low[1], high[0], high[1])
         if window is None:
             return
-        best, side_x, side_y, s = _nearest(path, window, widest + 2)
-        flat = np.flatnonzero(np.isfinite(best))
+        flat, distance, side_x, side_y, s = _nearest(path, window, widest + 2)
         if not flat.size:
             return
-        distance: FloatArray = np.sqrt(best.reshape(-1)[flat])
-        side_x, side_y, s = side_x.reshape(-1)[flat], side_y.reshape(-1)[flat], s.reshape(-1)[flat]
         r: FloatArray = np.asarray(radius(s), np.float32) if callable(radius) else np.full(s.shape, radius, np.float32)
         along = np.zeros(s.shape, np.float32)
         if callable(radius):
@@ -459,36 +456,47 @@ def path_tangent(path: Path2D, s: FloatArray) -> tuple[FloatArray, FloatArray]:
     return tx[index], ty[index]
 
 
-def _nearest(path: Path2D, window: Window, reach: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Squared distance to the path (inf beyond ``reach``), the vector from the axis, and the arc length there."""
+def _nearest(
+    path: Path2D, window: Window, reach: float
+) -> tuple[IndexArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """The window's pixels within ``reach`` of the path (flat indices), and for each of them the distance to the path,
+    the vector from the axis (x, y), and the arc length of the nearest point."""
     shape = window.x.shape
-    best = np.full(shape, np.inf, np.float32)
-    side_x, side_y, s = (np.zeros(shape, np.float32) for _ in range(3))
+    best = np.full(shape, np.float32(reach * reach), np.float32)
+    nearest = np.full(shape, -1, np.int16)
     left, top = float(window.x[0, 0]), float(window.y[0, 0])
-    limit = np.float32(reach * reach)
-    for i in range(len(path.points) - 1):
-        (ax, ay), (bx, by) = path.points[i], path.points[i + 1]
-        x0 = max(0, int(min(ax, bx) - reach - left))
-        x1 = min(shape[1], int(max(ax, bx) + reach - left) + 2)
-        y0 = max(0, int(min(ay, by) - reach - top))
-        y1 = min(shape[0], int(max(ay, by) + reach - top) + 2)
-        if x0 >= x1 or y0 >= y1:
-            continue
-        ex, ey = np.float32(bx - ax), np.float32(by - ay)
-        length2 = max(float(ex * ex + ey * ey), 1e-9)
-        dx = window.x[y0:y1, x0:x1] - np.float32(ax)
-        dy = window.y[y0:y1, x0:x1] - np.float32(ay)
-        t = np.clip((dx * ex + dy * ey) / np.float32(length2), 0, 1)
-        dx = dx - t * ex
-        dy = dy - t * ey
-        d2 = dx * dx + dy * dy
-        closer = (d2 < best[y0:y1, x0:x1]) & (d2 < limit)
-        np.copyto(best[y0:y1, x0:x1], d2, where=closer)
-        np.copyto(side_x[y0:y1, x0:x1], dx, where=closer)
-        np.copyto(side_y[y0:y1, x0:x1], dy, where=closer)
-        arc = np.float32(path.arc[i]) + t * np.float32(path.arc[i + 1] - path.arc[i])
-        np.copyto(s[y0:y1, x0:x1], arc, where=closer)
-    return best, side_x, side_y, s
+    start, step = path.points[:-1].astype(np.float32), np.diff(path.points, axis=0).astype(np.float32)
+    length2 = np.maximum((step * step).sum(1), np.float32(1e-9))
+    low = np.minimum(path.points[:-1], path.points[1:]) - reach - (left, top)
+    high = np.maximum(path.points[:-1], path.points[1:]) + reach - (left, top)
+    first = np.maximum(low.astype(int), 0)
+    last = np.minimum(high.astype(int) + 2, (shape[1], shape[0]))
+    for i in np.flatnonzero((first < last).all(axis=1)):
+        area = (slice(first[i, 1], last[i, 1]), slice(first[i, 0], last[i, 0]))
+        (ax, ay), (ex, ey) = start[i], step[i]
+        # A window's coordinates depend on the column and on the row alone.
+        dx = window.x[0, area[1]] - ax
+        dy = window.y[area[0], 0] - ay
+        t = (dx * (ex / length2[i]))[None, :] + (dy * (ey / length2[i]))[:, None]
+        np.clip(t, 0, 1, out=t)
+        across = dx[None, :] - t * ex
+        across *= across
+        t *= -ey
+        t += dy[:, None]
+        t *= t
+        across += t
+        closer = across < best[area]
+        np.copyto(best[area], across, where=closer)
+        np.copyto(nearest[area], np.int16(i), where=closer)
+    flat = np.flatnonzero(nearest >= 0)
+    segment = nearest.reshape(-1)[flat]
+    dx = window.x.reshape(-1)[flat] - start[segment, 0]
+    dy = window.y.reshape(-1)[flat] - start[segment, 1]
+    ex, ey = step[segment, 0], step[segment, 1]
+    t = np.clip((dx * ex + dy * ey) / length2[segment], 0, 1)
+    arc = path.arc.astype(np.float32)
+    s = arc[segment] + t * (arc[segment + 1] - arc[segment])
+    return flat, np.sqrt(best.reshape(-1)[flat]), dx - t * ex, dy - t * ey, s
 
 
 def _slopes(field: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -277,11 +277,12 @@ def operator_arm(
 def engine_bay(canvas: Canvas, rng: np.random.Generator) -> None:
     """What surrounds a connector in the engine bay: castings, covers, hoses, caps, pulleys, around the middle."""
     ground(canvas, CAST_IRON.but(albedo=(0.05, 0.049, 0.048)), z=-70)
-    step = 250
-    cells = [(x, y) for y in range(-900, 1400, step) for x in range(-1250, 1700, step)]
+    step = 300
+    cells = [(x, y) for y in range(-1000, 1500, step) for x in range(-1350, 1800, step)]
     for x0, y0 in cells:
         x, y = x0 + rng.uniform(-60, 60), y0 + rng.uniform(-60, 60)
-        kind, size, turn = int(rng.integers(5)), rng.uniform(70, 135), rng.uniform(-0.4, 0.4)
+        kind = int(rng.choice(5, p=(0.30, 0.34, 0.07, 0.09, 0.20)))
+        size, turn = rng.uniform(100, 210), rng.normal(0, 0.12)
         tone = rng.uniform(0.5, 1.3)
         if -150 < x < 550 and -150 < y < 550:
             continue
@@ -316,7 +317,8 @@ def engine_bay(canvas: Canvas, rng: np.random.Generator) -> None:
             bolt(canvas, x, y, 10, turn, -62 + 4 * k, STEEL.but(albedo=(0.3, 0.29, 0.27)))
     for k in range(4):
         x = rng.uniform(-160, 330)
-        deep = shapes.smooth_path([(x, -200), (x + rng.uniform(-60, 60), 120), (x + rng.uniform(-90, 90), 600)], 16)
+        sway = rng.uniform(-75, 75, 2)
+        deep = shapes.smooth_path([(x - sway[1], -1200), (x, -200), (x + sway[0], 120), (x + sway[1], 1500)], 18)
         canvas.tube(
             deep, rng.uniform(9, 22), -56, RUBBER.but(albedo=(0.03, 0.03, 0.031)), ribs=(8.0, 1.3) if k % 2 else None
         )

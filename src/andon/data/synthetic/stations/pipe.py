@@ -106,9 +106,9 @@ class _PipeStation(Station):
             dirt=0.34, albedo=((0.44, 0.44, 0.43), (0.33, 0.33, 0.33), (0.50, 0.49, 0.47))[mode % 3]
         )
         outline = (
-            [(150, -160), (640, -160), (640, 520), (330, 520), (300, 330), (236, 230)],
-            [(60, -160), (640, -160), (640, 560), (250, 560), (286, 380), (180, 120)],
-            [(230, -160), (640, -160), (640, 420), (420, 560), (250, 430), (280, 210)],
+            [(150, -300), (860, -300), (860, 700), (330, 700), (300, 330), (236, 230)],
+            [(60, -300), (860, -300), (860, 700), (250, 700), (286, 380), (180, 120)],
+            [(230, -300), (860, -300), (860, 640), (420, 700), (250, 430), (280, 210)],
         )[mode % 3]
         canvas.sheet(outline, -22, block, corner=10, bevel=16, drop=20, wear=0.25)
         for k in range(3):
@@ -125,7 +125,7 @@ class _PipeStation(Station):
                 canvas, x, y, 13, model.uniform(0, 1), -14, (parts.ZINC, parts.YELLOW_ZINC, parts.STEEL)[mode % 3]
             )
         if mode % 3 == 0:
-            parts.barcode_label(canvas, 78, 66, (40, 23), 0.06, model)
+            parts.barcode_label(canvas, 356, 228, (34, 18), 0.06, model)
         elif mode % 3 == 2:
             canvas.disc(78, 84, 56, 0, parts.GREY_PLASTIC.but(albedo=(0.045, 0.045, 0.045)), bevel=16)
             for k in range(10):
@@ -136,7 +136,17 @@ class _PipeStation(Station):
     @staticmethod
     def _stub(canvas: Canvas, frame: Frame, block: Material) -> None:
         """The engine's own pipe end that the connector is pushed on."""
-        path = smooth_path([frame.at(62, 0), frame.at(110, 0), frame.at(190, 4), frame.at(330, 40)], 8)
+        path = smooth_path(
+            [
+                frame.at(62, 0),
+                frame.at(110, 0),
+                frame.at(190, 4),
+                frame.at(330, 60),
+                frame.at(390, 200),
+                frame.at(380, 900),
+            ],
+            8,
+        )
         canvas.tube(path, 37, -10, block.but(dirt=0.25))
         flange = smooth_path([frame.at(98, 0), frame.at(112, 0)], 7)
         canvas.tube(flange, 47, -10, block.but(rough=0.45, dirt=0.2), caps=False)
@@ -158,7 +168,7 @@ class _PipeStation(Station):
     def _hose(self, canvas: Canvas, frame: Frame, take: Take) -> None:
         sag = take.jitter("hose", 7)
         path = smooth_path(
-            [(-420, 420 + 2 * sag), (-200, 352 + 2 * sag), (0, 278 + sag), frame.at(-105, 4), frame.at(-40, 0)], 9
+            [(-420, 420 + 2 * sag), (-200, 352 + 2 * sag), (0, 278 + sag), frame.at(-105, 4), frame.at(-40, 0)], 14
         )
         hose = parts.RUBBER.but(bump=(("grain", 0.06), ("weave", 0.04)), rough=0.56)
         striped = take.mode % 3 == 1
@@ -383,5 +393,5 @@ CONNECTOR = (
 )
 CLIP = Material((0.13, 0.132, 0.13), 0.38, bump=(("grain", 0.03),), mottle=0.1, dirt=0.1)
 DISK = Material((0.06, 0.035, 0.03), 0.58, bump=(("grain", 0.04),), mottle=0.15, dirt=0.15)
-SEAL = Material((0.125, 0.042, 0.018), 0.5, bump=(("grain", 0.03),), mottle=0.15, dirt=0.15)
+SEAL = Material((0.10, 0.036, 0.017), 0.5, bump=(("grain", 0.03),), mottle=0.15, dirt=0.15)
 STAPLE = Material((0.55, 0.54, 0.52), 0.30, 1.0, bump=(("grain", 0.02),), mottle=0.08, dirt=0.08)

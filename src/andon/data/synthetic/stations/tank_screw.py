@@ -25,7 +25,7 @@ from andon.data.synthetic.station import Scene, Station, Take
 __all__ = ["TankScrew"]
 
 SCREW = (628.0, 352.0)
-RADIUS = 20.0
+RADIUS = 18.0
 # Places where wires, nuts and bolts may lie: the same for training and test pictures.
 LEDGE = tuple((float(x), 497.0 + 3 * np.sin(x)) for x in (90, 170, 262, 420, 505, 700, 790, 880))
 
@@ -211,7 +211,7 @@ class TankScrew(Station):
         parts.hole(canvas, x - 46, y + 2, 8, 24)
         parts.bolt(canvas, x - 50, y - 88, 13, 0.7, 6, parts.ZINC)
         # A clip nut sits in the hole: bare when the screw is missing.
-        canvas.slab((x, y), (15.5, 13.5), 0.0, 25, parts.YELLOW_ZINC, corner=3, bevel=2, wear=0.2)
+        canvas.slab((x, y), (14.0, 12.5), 0.0, 25, parts.YELLOW_ZINC, corner=3, bevel=2, wear=0.2)
         parts.hole(canvas, x, y, 6.5, 25, 12)
 
     def draw(self, scene: Scene, take: Take) -> None:
