@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from andon.core import AndonError, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
 from andon.data.transform import Transform
-from andon.nn.features import FeatureExtractor, WeightsRecord, iterate_features
+from andon.nn.features import AdaptableExtractor, FeatureExtractor, FittedExtractor, WeightsRecord, iterate_features
 
 __all__ = ["ConfigT", "FeatureMethod", "FitReport", "Method", "MethodConfig"]
 
@@ -28,6 +28,7 @@ class MethodConfig(BaseModel):
     """Pictures a batch at prediction; changes speed and memory, never scores."""
 
 
+_EXTRACTOR = "extractor."
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 
@@ -129,12 +130,49 @@ class Method(ABC, Generic[ConfigT]):
 
 
 class FeatureMethod(Method[ConfigT]):
-    """A method on a frozen extractor: its features are cached and shared by seeds, subsets and methods."""
+    """A method on a frozen extractor: its features are cached and shared by seeds, subsets and methods.
+
+    An extractor that adapts to good pictures (andon-features) is fitted first: ``fit`` calls ``adapt_extractor``,
+    ``state_dict`` adds ``extractor_state()``, and ``load_state_dict`` passes its state through ``restore_extractor``.
+    """
+
+    _extractor: FeatureExtractor | None = None
 
     @property
     @abstractmethod
     def extractor(self) -> FeatureExtractor:
         """The frozen extractor, made on first use."""
+
+    def adapt_extractor(self, images: Images, progress: ProgressCallback = no_progress) -> tuple[str, ...]:
+        """Fits the extractor to good pictures where it can be; returns notes for the report (none otherwise)."""
+        base = self._unadapted()
+        if not isinstance(base, AdaptableExtractor):
+            return ()
+        fitted = base.adapt(images, self.transform, device=self.device, progress=progress)
+        self._extractor = fitted
+        return (fitted.describe(),)
+
+    def extractor_state(self) -> dict[str, torch.Tensor]:
+        """What was fitted of the extractor, names beginning with "extractor."; empty for a frozen one."""
+        if not isinstance(self._unadapted(), AdaptableExtractor):
+            return {}
+        return {_EXTRACTOR + name: tensor for name, tensor in cast(FittedExtractor, self.extractor).state().items()}
+
+    def restore_extractor(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Takes what ``extractor_state`` gave out of a state dict; returns the rest."""
+        base = self._unadapted()
+        if not isinstance(base, AdaptableExtractor):
+            return dict(state)
+        own = {n.removeprefix(_EXTRACTOR): t for n, t in state.items() if n.startswith(_EXTRACTOR)}
+        try:
+            self._extractor = base.restore(own).to(self.device)
+        except AndonError as error:
+            raise AndonError(f"{self.name}: {error}") from error
+        return {n: t for n, t in state.items() if not n.startswith(_EXTRACTOR)}
+
+    def _unadapted(self) -> FeatureExtractor:
+        base: FeatureExtractor = getattr(self.extractor, "base", self.extractor)
+        return base
 
     @abstractmethod
     def predict_features(self, features: tuple[torch.Tensor, ...]) -> Prediction:

@@ -179,7 +179,12 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
             raise AndonError("patchcore: there are no pictures to learn from")
         self.to(device)
         self._bank = None
+        started = time.perf_counter()
+        adapted = self.adapt_extractor(images, progress)
         fill = _Filling(self, images, seed, progress)
+        if adapted:
+            fill.seconds["adaptation"] = time.perf_counter() - started
+            fill.notes.extend(adapted)
         self._bank = fill.run()
         return FitReport(
             n_train=len(images), seconds=fill.seconds, weights=(self.extractor.weights,), notes=tuple(fill.notes)
@@ -217,9 +222,10 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """``bank``: float32 ``[k, D]`` without their mean, in the order of selection; ``mean``: float32 ``[D]``."""
-        return {"bank": self.bank.centred, "mean": self.bank.mean}
+        return {"bank": self.bank.centred, "mean": self.bank.mean} | self.extractor_state()
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        state = self.restore_extractor(state)
         dimension = self._dimension()
         expected = {"bank": (torch.float32, ("k", dimension)), "mean": (torch.float32, (dimension,))}
         tensors = checked_state(self.name, state, expected)

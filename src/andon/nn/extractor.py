@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from andon.core import AndonError, canonical_json
+from andon.nn.andon_features import NAME as ANDON_FEATURES
+from andon.nn.andon_features import create_andon_features
 from andon.nn.features import FeatureExtractor, WeightsRecord
 from andon.nn.initialisation import orthogonal_initialisation
 from andon.nn.resnet import ARCHITECTURES, ResNet, blank_resnet, fold_batch_norm
@@ -74,16 +76,19 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
     """Makes a frozen extractor.
 
     Args:
-        backbone: "resnet18", "resnet34", "resnet50", "wide_resnet50_2", or "timm:NAME" (needs ``andon[timm]``).
-        stages: "layer1" … "layer4" (or 1 … 4), in the order in which their maps are wanted.
+        backbone: "andon-features" (comes with the package), "resnet18", "resnet34", "resnet50", "wide_resnet50_2", or
+            "timm:NAME" (needs ``andon[timm]``).
+        stages: "layer1" … "layer4" (or 1 … 4), in the order in which their maps are wanted; "cells" of andon-features.
         weights: "imagenet" (the default: torchvision's first ImageNet-1k weights, as PaDiM's and Patchcore's authors
             used), another published name (``weights.PUBLISHED``), "random" or "random:SEED" (orthogonal; the record
             says ``pretrained=False``), or the path of a .safetensors or .pth file. "#sha256=HEX" may follow a name or
-            a path and is then checked.
+            a path and is then checked. andon-features has only "embedded", its default.
 
     Raises:
         AndonError: unknown backbone or stage; weights not found, damaged, or of another network.
     """
+    if backbone == ANDON_FEATURES:
+        return create_andon_features(stages, weights)
     weights = "imagenet" if weights is None else weights
     if backbone.startswith("timm:"):
         from andon.nn.timm import create_timm_extractor
@@ -91,7 +96,8 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
         return create_timm_extractor(backbone, stages, weights)
     if backbone not in ARCHITECTURES:
         raise AndonError(
-            f"unknown backbone {backbone!r}; known: {', '.join(ARCHITECTURES)} and, with andon[timm], timm:NAME"
+            f"unknown backbone {backbone!r}; known: {', '.join([*ARCHITECTURES, ANDON_FEATURES])} "
+            "and, with andon[timm], timm:NAME"
         )
     numbers = _stage_numbers(backbone, stages)
     network = blank_resnet(ARCHITECTURES[backbone], last_stage=max(numbers))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from andon.data.cache import ArrayCache
 from andon.data.images import Images
 from andon.data.transform import Transform
 
-__all__ = ["FeatureExtractor", "WeightsRecord", "iterate_features"]
+__all__ = ["AdaptableExtractor", "FeatureExtractor", "FittedExtractor", "WeightsRecord", "iterate_features"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,44 @@ class FeatureExtractor(Protocol):
 
     def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """float32 ``[B, 3, H, W]`` to one ``[B, C, h, w]`` a stage, without gradient, in evaluation mode."""
+        ...
+
+
+class FittedExtractor(FeatureExtractor, Protocol):
+    """An extractor with a part that was fitted to good pictures; it belongs to what a method has learned."""
+
+    @property
+    def base(self) -> FeatureExtractor:
+        """The extractor before it was adapted."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What was fitted, as tensors."""
+        ...
+
+    def describe(self) -> str:
+        """What was fitted, in a few words for a report's notes."""
+        ...
+
+
+@runtime_checkable
+class AdaptableExtractor(Protocol):
+    """What an extractor has besides ``FeatureExtractor`` if it can be fitted to a station's good pictures.
+
+    A method on it calls ``adapt`` first thing in ``fit``; the same pictures give the same result.
+    """
+
+    def adapt(
+        self,
+        images: Images,
+        transform: Transform,
+        *,
+        device: torch.device | str = "cpu",
+        progress: ProgressCallback = no_progress,
+    ) -> FittedExtractor: ...
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> FittedExtractor:
+        """From ``FittedExtractor.state()``; AndonError names a tensor that is missing or does not fit."""
         ...
 
 
