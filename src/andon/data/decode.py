@@ -131,10 +131,13 @@ def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
         picture = _header(file, name)
         values, _ = _load(picture, file, name)
         lossy = isinstance(picture, JpegImagePlugin.JpegImageFile)
-        if values.ndim == 3 and not lossy and np.any((values != 0) & (values != values.max(axis=2, keepdims=True))):
-            raise AndonError(f"{name}: a pixel of this mask has two different positive values; it may have one")
         if values.ndim == 3:
-            values = values.max(axis=2)
+            # By planes: a reduction over an axis of three is many times slower.
+            red, green, blue = (np.ascontiguousarray(values[:, :, k]) for k in range(3))
+            highest_of = np.maximum(np.maximum(red, green), blue)
+            if not lossy and any(np.any((plane != 0) & (plane != highest_of)) for plane in (red, green, blue)):
+                raise AndonError(f"{name}: a pixel of this mask has two different positive values; it may have one")
+            values = highest_of
         if lossy:
             values = np.where(values >= 128, 255, 0)
         elif values.dtype != np.uint8:
