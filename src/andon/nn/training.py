@@ -12,15 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import pickle
 import time
-import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -31,6 +29,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from andon.core import AndonError, ProgressCallback, no_progress
+from andon.nn.files import written_atomically
 
 __all__ = [
     "LossCurve",
@@ -44,7 +43,6 @@ __all__ = [
     "step_generator",
     "steps_of_epochs",
     "train",
-    "written_atomically",
 ]
 
 Schedule = Callable[[int], float]
@@ -501,17 +499,3 @@ def _restore(generator: torch.Generator | np.random.Generator, state: torch.Tens
     else:
         assert isinstance(state, str)
         generator.bit_generator.state = json.loads(state, object_hook=lambda d: d.get("array", d))
-
-
-@contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to; renamed when the block ends, removed when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""A backbone learned without labels: two views of a picture are to look alike, and no two features to say the same
+(Barlow Twins: Zbontar, Jing, Misra, LeCun & Deny, ICML 2021; arXiv 2103.03230).
+
+On rendered pictures it is a form of pre-training on formulas (Kataoka et al. 2020, arXiv 2101.08515; for anomaly
+detection Ugwu et al. 2024, arXiv 2405.06980). The result is a plain ResNet state dict: every method takes the file as
+``weights``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+
+from andon.core import FloatArray, ImageArray, ProgressCallback, no_progress
+from andon.data.transform import Transform
+from andon.nn.initialisation import orthogonal_initialisation
+from andon.nn.pretrain.recipe import (
+    PictureStream,
+    PretrainReport,
+    Recipe,
+    finished,
+    store_weights,
+    training_options,
+)
+from andon.nn.resnet import ARCHITECTURES, ResNet, blank_resnet
+from andon.nn.training import train
+
+__all__ = ["BackboneRecipe", "barlow_twins_losses", "pretrain_backbone", "two_views"]
+
+_NORMALISE = Transform(normalisation="imagenet")
+
+
+class BackboneRecipe(Recipe):
+    """Options; the loss's are those of the paper, the network and batch are small enough for a CPU.
+
+    Attributes:
+        architecture: "resnet18", "resnet34", "resnet50" or "wide_resnet50_2".
+        last_stage: the network is trained, and stored, up to this stage (1..4).
+        picture_size: side of the rendered or resized pictures.
+        crop: side of the views.
+        projection: width of the two hidden layers of the projector and of its output.
+        redundancy: weight λ of the off-diagonal terms.
+    """
+
+    steps: int = Field(20_000, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-6, ge=0)
+    schedule: str = Field("cosine", pattern="constant|cosine")
+    architecture: str = "resnet18"
+    last_stage: int = Field(4, ge=1, le=4)
+    picture_size: int = Field(192, ge=32, le=1024)
+    crop: int = Field(96, ge=32, le=512)
+    projection: int = Field(512, ge=2, le=8192)
+    redundancy: float = Field(5e-3, ge=0)
+
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ARCHITECTURES:
+            raise ValueError(f"must be one of {', '.join(ARCHITECTURES)}")
+        return name
+
+
+class _Twins(nn.Module):
+    """Backbone, mean over positions, projector."""
+
+    def __init__(self, recipe: BackboneRecipe) -> None:
+        super().__init__()
+        architecture = ARCHITECTURES[recipe.architecture]
+        self.last_stage = recipe.last_stage
+        self.backbone: ResNet = blank_resnet(architecture, last_stage=recipe.last_stage)
+        width, hidden = architecture.channels[recipe.last_stage - 1], recipe.projection
+        layers: list[nn.Module] = []
+        for before in (width, hidden):
+            layers += [nn.Linear(before, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+        self.projector = nn.Sequential(*layers, nn.Linear(hidden, hidden, bias=False))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        (features,) = self.backbone.stages(batch, (self.last_stage,))
+        projected: torch.Tensor = self.projector(features.mean((2, 3)))
+        return projected
+
+
+def barlow_twins_losses(first: torch.Tensor, second: torch.Tensor, redundancy: float) -> dict[str, torch.Tensor]:
+    """The two terms of the loss on embeddings ``[B, D]`` of two views (equation 1 of the paper).
+
+    With C the cross-correlation over the batch: "invariance" Σ(1 − Cᵢᵢ)², "redundancy" λ·Σ_{i≠j} Cᵢⱼ²; both divided by
+    D, so that their size does not depend on the projector.
+    """
+    count, width = first.shape
+
+    def standardised(x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean(0)) / (x.std(0, correction=0) + 1e-5)
+
+    correlation = standardised(first).T @ standardised(second) / count
+    diagonal = correlation.diagonal()
+    return {
+        "invariance": (1 - diagonal).square().sum() / width,
+        "redundancy": redundancy * (correlation.square().sum() - diagonal.square().sum()) / width,
+    }
+
+
+def two_views(picture: ImageArray, side: int, rng: np.random.Generator) -> tuple[ImageArray, ImageArray]:
+    """Two random views uint8 ``[side, side, 3]`` of a picture.
+
+    Crop of 20..100 % of the area, turned by quarters and mirrored, brightness, contrast and saturation scaled by
+    0.6..1.4, grey with probability 0.2, blurred with probability 0.3. Hue stays: on a part its colour is no accident.
+    """
+    return _view(picture, side, rng), _view(picture, side, rng)
+
+
+def _view(picture: ImageArray, side: int, rng: np.random.Generator) -> ImageArray:
+    height, width = picture.shape[:2]
+    area, aspect = rng.uniform(0.2, 1.0), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    h = int(np.clip(round(height * np.sqrt(area / aspect)), 8, height))
+    w = int(np.clip(round(width * np.sqrt(area * aspect)), 8, width))
+    y, x = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+    interpolation = cv2.INTER_AREA if min(h, w) > side else cv2.INTER_LINEAR
+    view: FloatArray = cv2.resize(picture[y : y + h, x : x + w], (side, side), interpolation=interpolation).astype(
+        np.float32
+    )
+    view = np.rot90(view, int(rng.integers(4)))
+    if rng.random() < 0.5:
+        view = view[:, ::-1]
+    brightness, contrast, saturation = rng.uniform(0.6, 1.4, 3).astype(np.float32)
+    grey = view.mean(axis=2, keepdims=True)
+    view = grey + (view - grey) * (np.float32(0) if rng.random() < 0.2 else saturation)
+    mean = view.mean()
+    view = (mean + (view - mean) * contrast) * brightness
+    if rng.random() < 0.3:
+        sigma = float(rng.uniform(0.3, 0.02 * side))
+        view = cast(FloatArray, cv2.GaussianBlur(view, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE))
+    return np.clip(view, 0, 255).astype(np.uint8)
+
+
+def pretrain_backbone(
+    recipe: BackboneRecipe,
+    output: Path,
+    *,
+    device: torch.device | str = "cpu",
+    overwrite: bool = False,
+    half: bool = False,
+    checkpoint_seconds: float = 60.0,
+    progress: ProgressCallback = no_progress,
+) -> PretrainReport:
+    """Trains a ResNet without labels and writes it to ``output`` (.safetensors); goes on where a killed run stopped.
+
+    Use it with ``create_extractor(recipe.architecture, …, weights=output)``.
+
+    Raises:
+        AndonError: output exists, pictures not found, training that goes wrong.
+    """
+    device = torch.device(device)
+    with finished(output, overwrite=overwrite):
+        stream = PictureStream(recipe)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(recipe.seed)
+            network = _Twins(recipe)
+        orthogonal_initialisation(network.backbone, recipe.seed)
+        network.to(device).train()
+
+        def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            rng = stream.random(step, "backbone")
+            pictures = stream.pictures(stream.indices(step), recipe.picture_size)
+            views = [two_views(picture, recipe.crop, rng) for picture in pictures]
+            first, second = (np.stack([view[k] for view in views]) for k in (0, 1))
+            return _NORMALISE.normalise(first), _NORMALISE.normalise(second)
+
+        def step(number: int, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+            # Two passes, because batch norms must not mix the views (as in the paper).
+            return barlow_twins_losses(network(batch[0]).float(), network(batch[1]).float(), recipe.redundancy)
+
+        report = train(
+            step,
+            batches,
+            steps=recipe.steps,
+            modules={"network": network},
+            optimiser=torch.optim.AdamW(
+                network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            ),
+            schedule=recipe.rate,
+            seed=recipe.seed,
+            identity=recipe.identity,
+            device=device,
+            options=training_options(output, checkpoint_seconds),
+            stage="backbone",
+            progress=progress,
+        )
+        return store_weights(
+            output,
+            network.backbone.state_dict(),
+            recipe,
+            name="backbone",
+            part=recipe.architecture,
+            source=stream.source,
+            training=report,
+            figures={},
+            half=half,
+        )

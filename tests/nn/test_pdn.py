@@ -1,0 +1,91 @@
+"""The patch description network against the published shapes and the paper's geometry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from andon.nn.pdn import PDN, RECEPTIVE_FIELD, PDNSize, pdn_state_dict
+from andon.nn.training import step_generator
+
+FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "checkpoints.json"
+
+
+def pdn(size: PDNSize, channels: int = 384, *, padding: bool = False) -> PDN:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return PDN(size, channels, padding=padding).eval()
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_names_and_shapes_are_the_published_ones(size: PDNSize) -> None:
+    if not FACTS.is_file():
+        pytest.skip("facts about published checkpoints are not at hand")
+    published = json.loads(FACTS.read_text())[f"efficientad_teacher_{size}"]
+    assert {name: list(t.shape) for name, t in pdn(size).state_dict().items()} == published
+
+
+def test_parameter_counts() -> None:
+    # By the tables of appendix A.1: sums of (inputs · k² + 1) · outputs.
+    def count(*layers: tuple[int, int, int]) -> int:
+        return sum((i * k * k + 1) * o for i, o, k in layers)
+
+    def of(network: nn.Module) -> int:
+        return sum(p.numel() for p in network.parameters())
+
+    assert of(pdn("small")) == count((3, 128, 4), (128, 256, 4), (256, 256, 3), (256, 384, 4))
+    assert of(pdn("small", 768)) == count((3, 128, 4), (128, 256, 4), (256, 256, 3), (256, 768, 4))
+    student = [(3, 256, 4), (256, 512, 4), (512, 512, 1), (512, 512, 3), (512, 768, 4), (768, 768, 1)]
+    assert of(pdn("medium", 768)) == count(*student)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_output_sizes(size: PDNSize) -> None:
+    picture = torch.zeros((1, 3, 256, 256))
+    with torch.no_grad():
+        assert pdn(size)(picture).shape == (1, 384, 56, 56)
+        assert pdn(size, padding=True)(picture).shape == (1, 384, 64, 64)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_a_vector_depends_on_its_patch_alone_and_on_all_of_it(size: PDNSize) -> None:
+    network = pdn(size)
+    side = RECEPTIVE_FIELD + 4 * 4
+    picture = torch.rand((1, 3, side, side), generator=step_generator(0, size), requires_grad=True)
+    network(picture)[0, :, 2, 1].square().sum().backward()
+    assert picture.grad is not None
+    touched = picture.grad.abs().sum((0, 1)) > 0
+    rows, columns = (touched.any(axis).nonzero().flatten() for axis in (1, 0))
+    assert (rows[0], rows[-1]) == (8, 8 + RECEPTIVE_FIELD - 1)
+    assert (columns[0], columns[-1]) == (4, 4 + RECEPTIVE_FIELD - 1)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_inside_the_picture_padding_changes_nothing_but_the_place(size: PDNSize) -> None:
+    plain, padded = pdn(size), pdn(size, padding=True)
+    padded.load_state_dict(plain.state_dict())
+    picture = torch.rand((1, 3, 128, 128), generator=step_generator(1))
+    with torch.no_grad():
+        inner, whole = plain(picture), padded(picture)
+    assert inner.shape[-1] == 24
+    assert whole.shape[-1] == 32
+    torch.testing.assert_close(whole[..., 4:28, 4:28], inner, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_plain_sequences_of_layers_are_renamed(size: PDNSize) -> None:
+    network = pdn(size)
+    state = network.state_dict()
+    numbers = [0, 3, 6, 8] if size == "small" else [0, 3, 6, 8, 10, 12]
+    sequence = {
+        f"{number}.{leaf}": state[f"conv{place}.{leaf}"]
+        for place, number in enumerate(numbers, 1)
+        for leaf in ("weight", "bias")
+    }
+    assert pdn_state_dict(sequence).keys() == state.keys()
+    assert all(pdn_state_dict(sequence)[name] is state[name] for name in state)
+    assert pdn_state_dict(state) == state
