@@ -271,7 +271,7 @@ class UnderbodyPipes(Station):
 
     def finish(self, linear: FloatArray, take: Take) -> FloatArray:
         """Products and people that pass before the lamps dim them here and there, softly."""
-        amount = 0.14 * take.knobs.light
+        amount = 0.17 * take.knobs.light
         if amount == 0:
             return linear
         height, width = linear.shape[:2]

@@ -139,7 +139,7 @@ class UnderbodyScrew(Station):
         canvas.sheet(inner, 38, casing, corner=18, bevel=34, drop=36, wear=0.2)
         self._ribs(canvas, mode, model)
         machined = casing.but(
-            bump=(("brushed", 0.07), ("grain", 0.03)), rough=0.36, metal=1.0, albedo=(0.62, 0.62, 0.61), dirt=0.1
+            bump=(("brushed", 0.035), ("grain", 0.04)), rough=0.36, metal=1.0, albedo=(0.62, 0.62, 0.61), dirt=0.1
         )
         for x, y in (LEFT, RIGHT):
             canvas.disc(x, y, LUG, 26, casing, bevel=18, drop=26, wear=0.3)
