@@ -43,6 +43,9 @@ _COVERED = 0.15
 """Part of a cell that a made-up defect must change."""
 _QUERIES, _BANK = 16_000, 8_000
 _ROUNDS = 2
+_RESOLUTION = 0.02
+"""Differences of features below this are noise, however little the good pictures vary (a grey camera's colour channels
+do not vary at all). In the features' own units: for andon-features a contrast of 2 %."""
 _BATCH = 8
 
 
@@ -170,6 +173,7 @@ def discriminative_projection(
     changes: torch.Tensor,
     n_components: int,
     rng: np.random.Generator,
+    resolution: float = _RESOLUTION,
 ) -> Projection:
     """The projection from features alone.
 
@@ -178,6 +182,7 @@ def discriminative_projection(
         owners: ``[N]``: which picture each is of; neighbours are sought in other pictures.
         changes: float32 ``[M, C]``: features of changed cells minus those of the cells before.
         n_components: k, at most C.
+        resolution: standard deviation, in the features' units, that every channel has at least.
     """
     if len(torch.unique(owners)) < 2:
         raise AndonError("features cannot be adapted: the pictures are too small to have two cells")
@@ -185,7 +190,8 @@ def discriminative_projection(
     centred = patches - mean
     # Whitening, so that the first round's neighbours do not depend on the channels' units.
     covariance = (centred.T @ centred / len(centred)).double()
-    scale = covariance.diagonal().clamp(min=1e-10).sqrt()
+    covariance.diagonal().add_(resolution**2)
+    scale = covariance.diagonal().sqrt()
     values, vectors = np.linalg.eigh(_shrunk(covariance / scale / scale[:, None], len(centred)).numpy())
     whiten = torch.from_numpy(vectors / np.sqrt(values)) / scale[:, None]
     white = centred @ whiten.float()
@@ -194,11 +200,12 @@ def discriminative_projection(
         raise AndonError("features cannot be adapted: no made-up defect changed any cell; are the pictures all alike?")
 
     dimension = white.shape[1]
+    noise = resolution**2 * whiten.T @ whiten
     basis = torch.eye(dimension, dtype=torch.float64)
     typical = torch.linalg.vector_norm(moved, dim=1).median()
     for _ in range(_ROUNDS):
         residuals = _residuals(white, owners, basis.float(), rng).double()
-        within = _shrunk(residuals.T @ residuals / len(residuals), len(residuals))
+        within = _shrunk(residuals.T @ residuals / len(residuals) + noise, len(residuals))
         # Every change counts alike, the glaring ones no more than the faint ones.
         unit = moved * (typical / torch.linalg.vector_norm(moved @ basis, dim=1).clamp(min=1e-6))[:, None]
         between = unit.T @ unit / len(unit)
@@ -216,7 +223,7 @@ def _shrunk(covariance: torch.Tensor, n: int) -> torch.Tensor:
     """
     dimension = len(covariance)
     weight = dimension / (dimension + n)
-    mean = float(covariance.trace()) / dimension + 1e-9
+    mean = float(covariance.trace()) / dimension
     return (1 - weight) * covariance + weight * mean * torch.eye(dimension, dtype=covariance.dtype)
 
 

@@ -91,11 +91,17 @@ def _moved(rng: np.random.Generator, image: ImageArray) -> FloatArray:
 
 
 def _toned(rng: np.random.Generator, source: FloatArray, region: FloatArray) -> FloatArray:
-    """Lighter or darker, grey or coloured; half of the time with the texture beneath mostly covered."""
+    """Lighter or darker, grey or coloured; half of the time with the texture beneath mostly covered.
+
+    A grey picture stays grey: its camera has no colour to show.
+    """
     shift = rng.choice([-1, 1]) * rng.uniform(12, 90)
-    tone = np.float32(shift) * (np.ones(3) if rng.random() < 0.5 else rng.uniform(0.7, 1.3, 3)).astype(np.float32)
+    tint = np.ones(3) if rng.random() < 0.5 else rng.uniform(0.7, 1.3, 3)
+    if bool((source == source[..., :1]).all()):
+        tint = np.ones(3)
+    tone = (shift * tint).astype(np.float32)
     if rng.random() < 0.5:
-        return source + tone
+        return np.asarray(source + tone, dtype=np.float32)
     mean = (source * region[..., None]).sum(axis=(0, 1)) / max(float(region.sum()), 1.0)
     return np.asarray(0.3 * source + 0.7 * mean + tone, dtype=np.float32)
 
