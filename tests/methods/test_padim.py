@@ -95,7 +95,7 @@ def test_streaming_statistics_are_those_of_all_vectors_at_once(sizes: tuple[int,
     vectors = (rng.normal(0, 1, (3, sum(sizes), 6)) @ rng.normal(0, 1, (6, 6)) + 1000).astype(np.float32)
     statistics = StreamingGaussian(3, 6, torch.device("cpu"))
     for part in np.split(vectors, np.cumsum(sizes)[:-1], axis=1):
-        statistics.update(torch.from_numpy(part))
+        statistics.update(torch.from_numpy(part).permute(1, 2, 0))
     assert statistics.count == sum(sizes)
     np.testing.assert_allclose(statistics.mean, vectors.astype(float).mean(1), rtol=1e-9)
     mean, covariance = statistics.mean, statistics.covariance_(0.5)

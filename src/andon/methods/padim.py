@@ -5,6 +5,7 @@ Defard, Setkov, Loesch & Audigier, ICPR 2020 workshops (2021); arXiv 2011.08785.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ _CHUNK_BYTES = 64 * 2**20
 """Working memory of the distances, and of the factorisation on a GPU."""
 _CACHE_BYTES = 5 * 2**19
 """Matrices that are factorised together on a CPU: with their intermediate results they stay in a core's cache."""
+_THREADS = threading.Lock()
 
 
 class PadimConfig(MethodConfig):
@@ -66,14 +68,21 @@ def _in_parallel(function: Callable[[int], None], starts: range, device: torch.d
             function(start)
             yield done
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="andon-padim") as pool:
-            for done, _ in enumerate(pool.map(function, starts), start=1):
-                yield done
-    finally:
-        torch.set_num_threads(threads)
+    with _THREADS:  # the number of threads belongs to the process: only one may change it and put it back
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads, thread_name_prefix="andon-padim") as pool:
+                for done, _ in enumerate(pool.map(function, starts), start=1):
+                    yield done
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _positions_first(vectors: torch.Tensor) -> torch.Tensor:
+    """``[n, d, P]`` to contiguous ``[P, n, d]``; as one plain transposition, which torch does many times faster."""
+    n, d, positions = vectors.shape
+    return vectors.reshape(n * d, positions).T.contiguous().view(positions, n, d)
 
 
 class StreamingGaussian:
@@ -95,22 +104,23 @@ class StreamingGaussian:
         self.scatter = torch.zeros((positions, dimensions, dimensions), device=device)
 
     def update(self, block: torch.Tensor) -> None:
-        """Adds float32 ``[P, n, d]``: n vectors at each of the P positions."""
-        n = block.shape[1]
+        """Adds float32 ``[n, d, P]``: n vectors at each of the P positions."""
+        n, _, positions = block.shape
+        by_position = _positions_first(block)
         total = self.count + n
         weight = (self.count * n / total) ** 0.5
-        size = _POSITIONS if block.device.type == "cpu" else len(block)
+        size = _POSITIONS if block.device.type == "cpu" else positions
 
         def add(start: int) -> None:
             part = slice(start, start + size)
-            vectors, mean = block[part], self.mean[part]
+            vectors, mean = by_position[part], self.mean[part]
             block_mean = vectors.mean(1, dtype=torch.float64)
             shift = block_mean - mean
             rows = torch.cat([vectors - block_mean[:, None].float(), (weight * shift)[:, None].float()], dim=1)
             self.scatter[part].baddbmm_(rows.transpose(1, 2), rows)
             mean += shift * (n / total)
 
-        for _ in _in_parallel(add, range(0, len(block), size), block.device):
+        for _ in _in_parallel(add, range(0, positions, size), block.device):
             pass
         self.count = total
 
@@ -191,7 +201,7 @@ class Padim(FeatureMethod[PadimConfig]):
         return wanted
 
     def _embed(self, features: tuple[torch.Tensor, ...], channels: torch.Tensor) -> torch.Tensor:
-        """The kept channels at every position of the finest map, float32 ``[P, B, d]`` (III-A).
+        """The kept channels at every position of the finest map, float32 ``[B, d, P]`` (III-A).
 
         Coarser maps give each position the vector that lies under it (nearest). Selection comes first: only what is
         kept is ever upsampled.
@@ -204,7 +214,7 @@ class Padim(FeatureMethod[PadimConfig]):
             if len(index):
                 kept = level[:, index.to(level.device)]
                 parts.append(kept if kept.shape[2:] == grid else F.interpolate(kept, size=grid, mode="nearest"))
-        return torch.cat(parts, dim=1).flatten(2).permute(2, 0, 1).contiguous()
+        return torch.cat(parts, dim=1).flatten(2)
 
     def fit(
         self,
@@ -234,13 +244,12 @@ class Padim(FeatureMethod[PadimConfig]):
             grid = (features[0].shape[2], features[0].shape[3])
             waiting.append(self._embed(features, channels))
             if statistics is None:
-                statistics = StreamingGaussian(waiting[0].shape[0], len(channels), self.device)
+                statistics = StreamingGaussian(grid[0] * grid[1], len(channels), self.device)
             last = indices.stop == len(images)
-            while waiting and (last or sum(part.shape[1] for part in waiting) >= _BLOCK):
-                block = torch.cat(waiting, dim=1) if len(waiting) > 1 else waiting[0]
-                statistics.update(block[:, :_BLOCK])
-                rest = block[:, _BLOCK:]
-                waiting = [rest] if rest.shape[1] else []
+            while waiting and (last or sum(map(len, waiting)) >= _BLOCK):
+                block = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+                statistics.update(block[:_BLOCK])
+                waiting = [block[_BLOCK:]] if len(block) > _BLOCK else []
             seconds += time.perf_counter() - start
         assert statistics is not None
         features_done = time.perf_counter()
@@ -290,14 +299,15 @@ class Padim(FeatureMethod[PadimConfig]):
                 f"{self.name}: the pictures give {height} × {width} positions, "
                 f"it has learned {self._grid[0]} × {self._grid[1]}: another input size"
             )
-        centred = self._embed(features, self._channels).sub_(self._mean[:, None])
-        distance = torch.empty(centred.shape[:2], device=centred.device)
-        chunk = max(1, _CHUNK_BYTES // (4 * centred.shape[1] * centred.shape[2]))
-        for start in range(0, len(centred), chunk):
+        vectors = _positions_first(self._embed(features, self._channels))
+        distance = torch.empty((vectors.shape[1], height * width), device=vectors.device)
+        chunk = max(1, _CHUNK_BYTES // (4 * vectors.shape[1] * vectors.shape[2]))
+        for start in range(0, height * width, chunk):
             part = slice(start, start + chunk)
-            white = torch.bmm(centred[part], self._whitening[part].transpose(1, 2))
-            torch.linalg.vector_norm(white, dim=2, out=distance[part])
-        coarse = distance.T.reshape(-1, height, width)
+            centred = vectors[part].sub_(self._mean[part, None])
+            white = torch.bmm(centred, self._whitening[part].transpose(1, 2))
+            distance[:, part] = torch.linalg.vector_norm(white, dim=2).T
+        coarse = distance.reshape(-1, height, width)
         maps = upsample_and_smooth(coarse, self.transform.output_size, self.config.sigma)
         return Prediction(maps.amax((1, 2)).cpu().numpy(), maps.cpu().numpy(), self.transform.region)
 
