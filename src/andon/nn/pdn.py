@@ -11,13 +11,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["PDN", "RECEPTIVE_FIELD", "TEACHER_CHANNELS", "PDNSize", "pdn_state_dict"]
+from andon.nn.features import WeightsRecord
+from andon.nn.initialisation import orthogonal_initialisation
+from andon.nn.weights import find_part, load_into, random_seed, state_dict_sha256
+
+__all__ = ["PDN", "RECEPTIVE_FIELD", "TEACHER_CHANNELS", "PDNSize", "load_teacher", "pdn_state_dict"]
 
 PDNSize = Literal["small", "medium"]
 TEACHER_CHANNELS = 384
@@ -81,6 +86,30 @@ class PDN(nn.Module):
             if layer.pool:
                 batch = F.avg_pool2d(batch, 2, 2, padding=1 if self.padding else 0)
         return batch
+
+
+def load_teacher(size: PDNSize, weights: str | Path) -> tuple[PDN, WeightsRecord]:
+    """A frozen teacher, without padding, and where its weights are from.
+
+    Args:
+        weights: "embedded" (comes with the package), "imagenet" (published; of Anomalib's release), "random" or
+            "random:SEED" (the record says so), or a file: .safetensors, .pth, or the release's .zip.
+
+    Raises:
+        AndonError: weights not found, damaged, or of another network.
+    """
+    part = f"efficientad_teacher_{size}"
+    with torch.random.fork_rng([]):  # what torch fills it with is overwritten; its generator is not ours to move
+        network = PDN(size)
+    seed = random_seed(weights)
+    if seed is not None:
+        orthogonal_initialisation(network, seed)
+        digest = state_dict_sha256(network.state_dict())
+        record = WeightsRecord(part, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
+    else:
+        state, path, record = find_part(part, weights, pdn_state_dict)
+        load_into(network, state, path)
+    return network.requires_grad_(False).eval(), record
 
 
 def pdn_state_dict(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

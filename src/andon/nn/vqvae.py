@@ -7,14 +7,28 @@ one. Codebooks follow running means of what they are assigned (van den Oord et a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["CODES", "DiscreteLatentModel", "DiscreteLatents", "Quantised", "VectorQuantizer"]
+from andon.nn.features import WeightsRecord
+from andon.nn.initialisation import orthogonal_initialisation
+from andon.nn.weights import find_part, load_into, random_seed, state_dict_sha256
 
+__all__ = [
+    "CODES",
+    "PART",
+    "DiscreteLatentModel",
+    "DiscreteLatents",
+    "Quantised",
+    "VectorQuantizer",
+    "load_discrete_latent_model",
+]
+
+PART = "dsr_discrete_latent_model"
 CODES = 4096
 _HIDDEN = 128
 _RESIDUAL = 64
@@ -276,3 +290,26 @@ class DiscreteLatentModel(nn.Module):
         upsampled = self.upsample_top(top.values)
         bottom = self.bottom(self.join_bottom(features, upsampled), generator)
         return DiscreteLatents(self.decode(upsampled, bottom.values), top, bottom)
+
+
+def load_discrete_latent_model(weights: str | Path) -> tuple[DiscreteLatentModel, WeightsRecord]:
+    """The general discrete latent model, frozen and in evaluation mode, and where its weights are from.
+
+    Args:
+        weights: "embedded" (comes with the package), "imagenet" (published; of Anomalib's release), "random" or
+            "random:SEED" (the record says so), or a file: .safetensors, .pth, .pckl, or the release's .zip.
+
+    Raises:
+        AndonError: weights not found, damaged, or of another network.
+    """
+    with torch.random.fork_rng([]):  # what torch fills it with is overwritten; its generator is not ours to move
+        model = DiscreteLatentModel()
+    seed = random_seed(weights)
+    if seed is not None:
+        orthogonal_initialisation(model, seed)
+        digest = state_dict_sha256(model.state_dict())
+        record = WeightsRecord(PART, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
+    else:
+        state, path, record = find_part(PART, weights)
+        load_into(model, state, path)
+    return model.requires_grad_(False).eval(), record

@@ -8,15 +8,18 @@ nothing ever falls back to random weights.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import re
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors import SafetensorError
@@ -32,17 +35,25 @@ __all__ = [
     "PublishedFile",
     "PublishedWeights",
     "cache_directory",
+    "check_state_dict",
+    "fetch_weights",
     "file_sha256",
+    "find_part",
     "find_weights",
     "load_into",
+    "located",
+    "published_weights",
     "random_seed",
     "read_state_dict",
+    "searched_places",
     "split_hash",
     "state_dict_sha256",
 ]
 
-_EMBEDDED = "weights"
+_EMBEDDED = "embedded"
 """Folder beside this module with the files that the package brings along, named as in a cache."""
+_LARGEST_MEMBER = 2**30
+"""Bytes of a file in an archive that are read at most: no archive of weights comes near it."""
 _WRAPPERS = ("module.", "backbone.", "model.", "encoder.")
 _NESTED = ("state_dict", "model", "model_state_dict")
 
@@ -66,14 +77,16 @@ class PublishedFile:
     Attributes:
         filename: its name in a cache.
         sha256: its hash, as found in sources that do not depend on each other, none of them this project.
-        url: where it is published.
+        url: where it is published; "" for a file that only comes with the package.
         hub: (repository, revision, file name) on the model hub, where it is published there.
+        member: for a zip archive, the name (without folders) of the file in it that holds the weights.
     """
 
     filename: str
     sha256: str
     url: str
     hub: tuple[str, str, str] | None = None
+    member: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,22 @@ def _hub(part: str, name: str, revision: str, sha256: str) -> PublishedFile:
 def _torch(filename: str, sha256: str) -> PublishedFile:
     return PublishedFile(filename, sha256, f"https://download.pytorch.org/models/{filename}")
 
+
+def _release(tag: str, archive: str, sha256: str, member: str) -> PublishedFile:
+    url = f"https://github.com/open-edge-platform/anomalib/releases/download/{tag}/{archive}"
+    return PublishedFile(archive, sha256, url, member=member)
+
+
+_TEACHERS = (
+    "efficientad_pretrained_weights",
+    "efficientad_pretrained_weights.zip",
+    "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a",
+)
+_CODEBOOK = (
+    "dsr_pretrained_weights",
+    "dsr_vq_model_pretrained.zip",
+    "52fe7504ec8e9df70b4382f287ab26269dcfe000cd7a7e146a52c6f146f34afb",
+)
 
 PUBLISHED: Mapping[tuple[str, str], PublishedWeights] = {
     ("resnet18", "tv_in1k"): PublishedWeights(
@@ -170,9 +199,28 @@ PUBLISHED: Mapping[tuple[str, str], PublishedWeights] = {
             ),
         ),
     ),
+    # Neither release states a licence of its weights; both were learned from ImageNet.
+    ("efficientad_teacher_small", "imagenet"): PublishedWeights(
+        "imagenet", "", (_release(*_TEACHERS, "pretrained_teacher_small.pth"),)
+    ),
+    ("efficientad_teacher_medium", "imagenet"): PublishedWeights(
+        "imagenet", "", (_release(*_TEACHERS, "pretrained_teacher_medium.pth"),)
+    ),
+    ("dsr_discrete_latent_model", "imagenet"): PublishedWeights(
+        "imagenet", "", (_release(*_CODEBOOK, "vq_model_pretrained_128_4096.pckl"),)
+    ),
 }
-"""(backbone, name) to what is published under it; names are timm's: tv_in1k is torchvision's IMAGENET1K_V1."""
+"""(part, name) to what is published under it.
+
+Names of backbones' weights are timm's: tv_in1k is torchvision's IMAGENET1K_V1. What comes with the package is called
+"embedded".
+"""
 ALIASES = {"imagenet": "tv_in1k"}
+
+
+def published_weights(part: str, name: str) -> PublishedWeights | None:
+    """What a name, or an alias of one, stands for; None where it stands for nothing (then it is a file)."""
+    return PUBLISHED.get((part, name)) or PUBLISHED.get((part, ALIASES.get(name, name)))
 
 
 def random_seed(weights: str | Path) -> int | None:
@@ -205,16 +253,21 @@ def state_dict_sha256(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: Path, member: str = "") -> dict[str, torch.Tensor]:
     """Reads ``.safetensors``, or a ``.pth``/``.pt``/``.bin`` pickle of tensors alone; tensors are on the CPU.
 
     A state dict may lie under "state_dict" or "model", and its names may begin with "module." or "backbone.".
+
+    Args:
+        member: of a ``.zip`` archive, the name (without folders) of the file in it that is read.
 
     Raises:
         AndonError: missing, truncated or damaged file; a pickle that holds anything but tensors; not a state dict.
     """
     if not path.is_file():
         raise AndonError(f"weights {path}: there is no such file")
+    if path.suffix == ".zip":
+        return _read_pickle(_member(path, member), path)
     if path.suffix == ".safetensors":
         try:
             return _unwrapped(load_file(path), path)
@@ -222,8 +275,26 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             raise AndonError(f"weights {path}: truncated or not a safetensors file ({error})") from error
     if path.suffix not in (".pth", ".pt", ".bin", ".pckl"):
         raise AndonError(f"weights {path}: unknown file type {path.suffix!r}; expected .safetensors or .pth")
+    return _read_pickle(path, path)
+
+
+def _member(path: Path, member: str) -> io.BytesIO:
+    """The bytes of one file of an archive; nothing is unpacked to disk."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            found = [entry for entry in archive.infolist() if PurePosixPath(entry.filename).name == member]
+            if not member or len(found) != 1:
+                raise AndonError(f"weights {path}: the archive does not hold one file {member or 'of weights'!r}")
+            if found[0].file_size > _LARGEST_MEMBER:
+                raise AndonError(f"weights {path}: {found[0].filename} is larger than any weights are: refused")
+            return io.BytesIO(archive.read(found[0]))
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise AndonError(f"weights {path}: truncated or not a zip archive ({_first_line(error)})") from error
+
+
+def _read_pickle(file: Path | io.BytesIO, path: Path) -> dict[str, torch.Tensor]:
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch says both "this pickle wants to run code" and "this is no pickle" with one class.
         unsafe = "weights only" in str(error).lower() and "unsupported" in str(error).lower()
@@ -254,12 +325,23 @@ def _unwrapped(loaded: object, path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_into(module: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path, spare: str = r"") -> None:
-    """Copies a state dict into a module; every tensor of the module must be there with its shape.
+    """Copies a state dict into a module, after ``check_state_dict``."""
+    names = check_state_dict(module, state, source, spare)
+    module.load_state_dict({name: state[name] for name in names}, strict=False)
+
+
+def check_state_dict(
+    module: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path, spare: str = r""
+) -> list[str]:
+    """Whether a state dict fits a module (which may be on "meta"): every tensor must be there with its shape.
 
     Args:
         source: the file, for messages.
         spare: names (regular expression) that the state dict may have and the module lacks: the classifier, stages
             that are not built. ``num_batches_tracked`` may be absent or present on either side.
+
+    Returns:
+        The names of the tensors that the module takes.
 
     Raises:
         AndonError: a missing, misshapen or unexpected tensor, a value that is not finite; all name file and tensor.
@@ -279,7 +361,7 @@ def load_into(module: nn.Module, state: Mapping[str, torch.Tensor], source: str 
             raise AndonError(f"weights {source}: tensor {name} holds values that are not finite numbers")
     if strangers := [n for n in given if n not in wanted and not re.fullmatch(spare, n)]:
         raise AndonError(f"weights {source}: unexpected tensor {listed(strangers, 3)}; are they for another network?")
-    module.load_state_dict({n: given[n] for n in wanted}, strict=False)
+    return list(wanted)
 
 
 def split_hash(weights: str | Path) -> tuple[str, str]:
@@ -308,7 +390,7 @@ def find_weights(part: str, weights: str | Path, published: PublishedWeights | N
     if published is None:
         path = Path(name).expanduser()
         if not path.is_file():
-            known = [*ALIASES, *(n for p, n in PUBLISHED if p == part)] if (part, "tv_in1k") in PUBLISHED else []
+            known = [*(ALIASES if (part, "tv_in1k") in PUBLISHED else []), *(n for p, n in PUBLISHED if p == part)]
             also = f"; published weights have the names {', '.join(known)}" if known else ""
             raise AndonError(f"weights for {part}: there is no file {name}{also}")
         return path, WeightsRecord(part, "file", path.name, _checked(path, given))
@@ -334,10 +416,11 @@ def _checked(path: Path, expected: str) -> str:
 
 def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str, Path, PublishedFile]]:
     """(source, path, file) of every local place, in order: Andon's cache, other caches, the package."""
-    for file in files:
+    fetched = [file for file in files if file.url]
+    for file in fetched:
         yield "cache", cache_directory() / "weights" / file.filename, file
     torch_cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for file in files:
+    for file in fetched:
         if file.hub is None:
             yield "cache", torch_cache / file.filename, file
         elif (found := _in_hub_cache(*file.hub)) is not None:
@@ -353,7 +436,56 @@ def _in_hub_cache(repository: str, revision: str, filename: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def find_part(
+    part: str, weights: str | Path, convert: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None
+) -> tuple[dict[str, torch.Tensor], Path, WeightsRecord]:
+    """``find_weights`` and ``read_state_dict`` in one, by the names of ``PUBLISHED``; archives are looked into.
+
+    Args:
+        convert: brings other publishers' names of tensors to ours.
+
+    Returns:
+        State dict, its file (for messages), its record.
+    """
+    published = published_weights(part, split_hash(weights)[0])
+    path, record = find_weights(part, weights, published)
+    archives = published or PUBLISHED.get((part, "imagenet"))
+    members = {file.member for file in archives.files if file.member} if archives else set()
+    state = read_state_dict(path, next(iter(members), ""))
+    return (convert(state) if convert else state), path, record
+
+
+def fetch_weights(part: str, name: str) -> tuple[Path, WeightsRecord]:
+    """Makes sure that published weights are on this machine: what is there is checked, the rest is downloaded.
+
+    Raises:
+        AndonError: an unknown part or name; no network (says where to put the file); a wrong hash.
+    """
+    published = published_weights(part, name)
+    if published is None:
+        known = [f"{p} {n}" for p, n in PUBLISHED]
+        raise AndonError(f"there are no published weights {name!r} for {part!r}; known: {listed(known, 20)}")
+    return find_weights(part, name, published)
+
+
+def located(part: str, name: str) -> tuple[str, Path] | None:
+    """(source, file) of published weights that are on this machine, not checked; None where they are not."""
+    published = published_weights(part, name)
+    places = _places(published.files) if published else iter(())
+    return next(((source, path) for source, path, _ in places if path.is_file()), None)
+
+
+def searched_places(part: str, name: str) -> list[tuple[str, Path]]:
+    """(source, file) of every place on this machine where published weights are looked for, in order."""
+    published = published_weights(part, name)
+    return [(source, path) for source, path, _ in _places(published.files)] if published else []
+
+
 def _download(part: str, file: PublishedFile) -> Path:
+    if not file.url:
+        raise AndonError(
+            f"weights for {part}: {file.filename} comes with the package and is not there; install it anew"
+        )
     target = cache_directory() / "weights" / file.filename
     try:
         if file.hub is not None:
