@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,6 +27,7 @@ from andon.core import AndonError, ProgressCallback
 if TYPE_CHECKING:
     from andon.benchmark import RunEvent, RunSummary
     from andon.benchmark.plan import Plan
+    from andon.nn.pretrain import PretrainReport
 
 __all__ = ["app", "main"]
 
@@ -52,6 +54,8 @@ app = _typer(
 data_app = _typer("Look into a data set, or render one.")
 bench_app = _typer("Run methods on data sets, and compare them.")
 methods_app = _typer("The methods and their hyperparameters.")
+weights_app = _typer("The learned parts that methods stand on: where they are, whether they are whole.")
+pretrain_app = _typer("Make learned parts yourself, on your own pictures or rendered ones.")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
 Layout = Annotated[str | None, typer.Option(help="autovi, mvtec or folder; found out otherwise.", show_default=False)]
@@ -445,6 +449,241 @@ def methods_show(name: Annotated[str, typer.Argument(help="A method's name, or f
     out.print(escape(text.rstrip()))
 
 
+# andon weights
+
+app.add_typer(weights_app, name="weights")
+
+PartArgument = Annotated[
+    str | None, typer.Argument(metavar="[PART]", help="Only this part, as in efficientad_teacher_small.")
+]
+NameArgument = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only these weights of it.")]
+
+
+@weights_app.command("list")
+def weights_list(
+    part: PartArgument = None,
+    output: Annotated[str, typer.Option("--format", help="table, or json with the whole hashes.")] = "table",
+) -> None:
+    """Every known learned part: what for, licence, source, whether it is here."""
+    from andon.nn.parts import part_status, parts_named
+
+    if output not in ("table", "json"):
+        raise AndonError(f"--format must be table or json, not {output!r}")
+    states = [part_status(known) for known in parts_named(part)]
+    if output == "json":
+        rows = [{**asdict(s.part), "source": s.source, "path": s.path and str(s.path), "size": s.size} for s in states]
+        out.print_json(json.dumps(rows))
+        return
+    table = Table("part", "weights", "for", "licence", "here", "size", "SHA-256", "from")
+    for state in states:
+        known = state.part
+        here = f"[green]{state.source}[/green]" if state.source else "[dim]no[/dim]"
+        size = "–" if state.size is None else f"{state.size / 1e6:.1f} MB"
+        cells = (known.part, known.name, known.purpose, known.licence or "not stated")
+        origin = known.origin.removeprefix("https://").partition("/")[0]
+        table.add_row(*map(escape, cells), here, size, known.sha256[:12], escape(origin))
+    out.print(table)
+    out.print("fetch what is missing with: andon weights fetch PART [NAME]; whole addresses: --format json")
+
+
+@weights_app.command("fetch")
+def weights_fetch(part: Annotated[str, typer.Argument(metavar="PART")], name: NameArgument = None) -> None:
+    """Download a part, if it is not here, and check its hash."""
+    from andon.nn.parts import fetch_part, parts_named
+
+    for known in parts_named(part, name)[:1]:
+        state = fetch_part(known)
+        out.print(f"{known.part} {known.name}: {state.path or 'comes with the package'}", soft_wrap=True)
+
+
+@weights_app.command("verify")
+def weights_verify(part: PartArgument = None, name: NameArgument = None) -> None:
+    """Check what is here: hash, every tensor's name, shape and values."""
+    from andon.nn.parts import part_status, parts_named, verify_part
+
+    wrong = 0
+    for known in parts_named(part, name):
+        label = escape(f"{known.part} {known.name}")
+        if part is None and part_status(known).source is None:
+            continue
+        try:
+            state = verify_part(known)
+        except AndonError as error:
+            wrong += 1
+            err.print(f"[bold red]wrong[/bold red] {label}: {escape(str(error))}", soft_wrap=True)
+        else:
+            out.print(f"[green]whole[/green] {label}: {state.path or 'comes with the package'}", soft_wrap=True)
+    if wrong:
+        raise typer.Exit(2)
+
+
+@weights_app.command("where")
+def weights_where(part: PartArgument = None, name: NameArgument = None) -> None:
+    """Where files are looked for, in order; without a part, the cache's folder."""
+    from andon.nn.parts import parts_named
+    from andon.nn.weights import cache_directory, searched_places
+
+    if part is None:
+        out.print(str(cache_directory() / "weights"), soft_wrap=True)
+        return
+    for known in parts_named(part, name):
+        for source, path in searched_places(known.part, known.name):
+            mark = "[green]there[/green]" if path.is_file() else "[dim]no[/dim]"
+            out.print(f"{escape(known.name)}  {source}  {mark}  {escape(str(path))}", soft_wrap=True)
+        out.print(f"{escape(known.name)}  {escape(known.origin)}", soft_wrap=True)
+
+
+# andon pretrain
+
+app.add_typer(pretrain_app, name="pretrain")
+
+WeightsFile = Annotated[Path, typer.Argument(metavar="FILE", help="The .safetensors file to write.")]
+Pictures = Annotated[
+    str | None,
+    typer.Option(
+        "--pictures", "-p", metavar="DIR", help="A folder, or rendered[:SEED] (the default).", show_default=False
+    ),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of training.", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures a step.", show_default=False)]
+Rate = Annotated[float | None, typer.Option("--learning-rate", help="At its highest.", show_default=False)]
+RateSchedule = Annotated[str | None, typer.Option("--schedule", help="constant or cosine.", show_default=False)]
+TrainingSeed = Annotated[int, typer.Option("--seed", min=0)]
+Half = Annotated[bool, typer.Option("--half", help="Store float16: half the size.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+
+
+@pretrain_app.command("backbone")
+def pretrain_backbone_command(
+    file: WeightsFile,
+    architecture: Annotated[str | None, typer.Option(help="resnet18 …", show_default=False)] = None,
+    last_stage: Annotated[int | None, typer.Option(min=1, max=4, show_default=False)] = None,
+    pictures: Pictures = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    learning_rate: Rate = None,
+    schedule: RateSchedule = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the views.", show_default=False)] = None,
+    seed: TrainingSeed = 0,
+    device: Device = "cpu",
+    half: Half = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """A ResNet without labels (Barlow Twins). Run it again after an interruption: it goes on."""
+    from andon.nn.pretrain import BackboneRecipe, create_recipe, pretrain_backbone
+
+    options = {
+        "architecture": architecture,
+        "last_stage": last_stage,
+        "pictures": pictures,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "crop": crop,
+        "seed": seed,
+    }
+    recipe = create_recipe(BackboneRecipe, options)
+    with _progress() as progress:
+        report = pretrain_backbone(recipe, file, device=device, overwrite=overwrite, half=half, progress=progress)
+    _print_pretrained(report)
+
+
+@pretrain_app.command("efficientad-teacher")
+def pretrain_teacher_command(
+    file: WeightsFile,
+    size: Annotated[str | None, typer.Option(help="small or medium.", show_default=False)] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="What is imitated: andon-features, wide_resnet50_2, …", show_default=False)
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option("--layer", help="Its layers; repeatable.", show_default=False)
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Its weights: a name or a file.", show_default=False)] = None,
+    pictures: Pictures = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    learning_rate: Rate = None,
+    schedule: RateSchedule = None,
+    statistics_pictures: Annotated[
+        int | None, typer.Option(min=1, help="Pictures for the channels' statistics.", show_default=False)
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, max=56, help="Side of what is learned from a picture.", show_default=False)
+    ] = None,
+    seed: TrainingSeed = 0,
+    device: Device = "cpu",
+    half: Half = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """EfficientAD's teacher: a small network imitates an extractor. Run it again after an interruption: it goes on."""
+    from andon.nn.pretrain import TeacherRecipe, create_recipe, pretrain_teacher
+
+    options = {
+        "size": size,
+        "extractor": extractor,
+        "layers": tuple(layers) if layers else None,
+        "weights": weights,
+        "pictures": pictures,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "statistics_pictures": statistics_pictures,
+        "window": window,
+        "seed": seed,
+    }
+    recipe = create_recipe(TeacherRecipe, options)
+    with _progress() as progress:
+        report = pretrain_teacher(recipe, file, device=device, overwrite=overwrite, half=half, progress=progress)
+    _print_pretrained(report)
+
+
+@pretrain_app.command("dsr-codebook")
+def pretrain_codebook_command(
+    file: WeightsFile,
+    pictures: Pictures = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    learning_rate: Rate = None,
+    schedule: RateSchedule = None,
+    picture_size: Annotated[int | None, typer.Option(help="Side of the pictures.", show_default=False)] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Side of the crops that are learned from.", show_default=False)
+    ] = None,
+    seed: TrainingSeed = 0,
+    device: Device = "cpu",
+    half: Half = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """DSR's discrete latent model (VQ-VAE-2). Run it again after an interruption: it goes on."""
+    from andon.nn.pretrain import CodebookRecipe, create_recipe, pretrain_codebook
+
+    options = {
+        "pictures": pictures,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "picture_size": picture_size,
+        "crop": crop,
+        "seed": seed,
+    }
+    recipe = create_recipe(CodebookRecipe, options)
+    with _progress() as progress:
+        report = pretrain_codebook(recipe, file, device=device, overwrite=overwrite, half=half, progress=progress)
+    _print_pretrained(report)
+
+
+def _print_pretrained(report: PretrainReport) -> None:
+    training = report.training
+    resumed = f" (resumed at step {training.resumed_at})" if training.resumed_at else ""
+    out.print(f"{training.steps} steps in {_duration(training.seconds)}{resumed}, loss {training.final_loss:.4g}")
+    for name, value in report.figures.items():
+        out.print(f"{name}: {value:.4g}")
+    out.print(f"wrote {report.path}, SHA-256 {report.sha256}", soft_wrap=True)
+
+
 # Inside
 
 
@@ -559,10 +798,12 @@ def _progress() -> Iterator[ProgressCallback]:
         tasks: dict[str, TaskID] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
-            task = tasks.get(stage)
+            # What follows the dot changes with every step ("distillation · loss 0.12"): one row all the same.
+            name = stage.partition(" · ")[0]
+            task = tasks.get(name)
             if task is None:
-                task = tasks[stage] = bars.add_task(escape(stage), total=total, left="")
-            bars.update(task, completed=done, total=total, left=_left(bars, task))
+                task = tasks[name] = bars.add_task(escape(stage), total=total, left="")
+            bars.update(task, description=escape(stage), completed=done, total=total, left=_left(bars, task))
 
         yield progress
 
