@@ -135,10 +135,9 @@ def curves_svg(
     visible = [(index, band, int(np.searchsorted(band.x, x_limit, side="right"))) for index, band in bands]
     for index, band, stop in visible:
         if band.n > 1:
-            x, low, high = band.x[:stop].tolist(), band.low[:stop].tolist(), band.high[:stop].tolist()
-            plot.area(x, low, high, colour(index), 0.18)
+            plot.area(band.x[:stop], band.low[:stop], band.high[:stop], colour(index), 0.18)
     for index, band, stop in visible:
-        plot.line(band.x[:stop].tolist(), band.mean[:stop].tolist(), colour(index), DASHES[index])
+        plot.line(band.x[:stop], band.mean[:stop], colour(index), DASHES[index])
     return plot.to_svg()
 
 
@@ -167,10 +166,10 @@ def histogram_svg(
             shares.append((100 * counts / len(values), css))
     top = 1.05 * max(float(share.max()) for share, _ in shares)
     plot = Plot((270, 180), (low, high), (0, top), "image score", "% of pictures", grid="y", ticks=(4, 3))
-    x = np.repeat(edges, 2).tolist()
+    x = np.repeat(edges, 2)
     for share, css in shares:
-        outline = [0.0, *np.repeat(share, 2).tolist(), 0.0]
-        plot.area(x, [0.0] * len(x), outline, css, 0.35)
+        outline = np.concatenate([[0.0], np.repeat(share, 2), [0.0]])
+        plot.area(x, np.zeros(len(x)), outline, css, 0.35)
         plot.line(x, outline, css, width=1.3)
     for dashes, score in thresholds:
         plot.vertical(min(max(score, low), high), dashes)

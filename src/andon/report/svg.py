@@ -1,8 +1,8 @@
 """A plot with two axes as a small inline SVG that takes its colours from the page.
 
-A page of a whole study has hundreds of such plots. Drawn here one costs about 1 ms and 3 kB; a plotting library's,
-40 ms and 12 kB (``benchmarks/bench_report.py``), and its colours would have to be put right afterwards. Where ticks lie
-is left to matplotlib.
+A page of a whole study has hundreds of such plots. Drawn here one costs a few milliseconds and kilobytes; a plotting
+library takes many times both (``benchmarks/bench_report.py``), and its colours would have to be put right afterwards.
+Where ticks lie is left to matplotlib.
 
 Text and axes have the page's text colour, everything else a CSS variable with a fallback, so that a plot follows a
 light and a dark page and can stand alone. No text of a user's goes into it.
@@ -11,13 +11,18 @@ light and a dark page and can stand alone. No text of a user's goes into it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 __all__ = ["Plot"]
+
+_Values = npt.NDArray[np.float64]
 
 _TOP, _RIGHT, _BOTTOM = 6.0, 8.0, 34.0
 _FONT = 10.5
@@ -62,38 +67,44 @@ class Plot:
         self._parts = [f'<path d="{"".join(lines)}" style="stroke:var(--line,#ccc)"/>']
 
     def at_x(self, value: float) -> float:
-        """Horizontal place of a value, pixels; far outside ones are drawn just outside."""
-        low, high = self._x
-        unit = min(max((value - low) / (high - low), -1.0), 2.0)
-        return self.left + unit * (self.size[0] - _RIGHT - self.left)
+        """Horizontal place of a value, pixels."""
+        return float(self._xs(np.asarray([value]))[0])
 
     def at_y(self, value: float) -> float:
         """Vertical place of a value, pixels from the top."""
+        return float(self._ys(np.asarray([value]))[0])
+
+    def _xs(self, values: _Values) -> _Values:
+        # What lies far outside is drawn just outside.
+        unit = ((values - self._x[0]) / (self._x[1] - self._x[0])).clip(-1, 2)
+        return self.left + unit * (self.size[0] - _RIGHT - self.left)
+
+    def _ys(self, values: _Values) -> _Values:
         low, high = self._y
         if self._log:
-            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
-        unit = min(max((value - low) / (high - low), -1.0), 2.0)
+            low, high, values = math.log(low), math.log(high), np.log(values.clip(1e-300))
+        unit = ((values - low) / (high - low)).clip(-1, 2)
         return self.size[1] - _BOTTOM - unit * (self.size[1] - _BOTTOM - _TOP)
 
-    def line(self, x: Iterable[float], y: Iterable[float], colour: str, dashes: str = "", width: float = 2) -> None:
+    def line(self, x: npt.ArrayLike, y: npt.ArrayLike, colour: str, dashes: str = "", width: float = 2) -> None:
         """A polyline; ``colour`` is CSS."""
         dash = f";stroke-dasharray:{dashes.replace(' ', ',')}" if dashes else ""
         self._parts.append(f'<path d="M{self._points(x, y)}" style="stroke:{colour};stroke-width:{width:g}{dash}"/>')
 
-    def area(
-        self, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, opacity: float
-    ) -> None:
+    def area(self, x: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, colour: str, opacity: float) -> None:
         """The area between two polylines over the same abscissae."""
-        points = f"{self._points(x, high)}L{self._points(x[::-1], low[::-1])}"
+        back = self._points(np.asarray(x)[::-1], np.asarray(low)[::-1])
+        points = f"{self._points(x, high)}L{back}"
         self._parts.append(f'<path d="M{points}Z" style="fill:{colour};fill-opacity:{opacity:g};stroke:none"/>')
 
     def vertical(self, x: float, dashes: str = "", colour: str = "currentColor") -> None:
         """A line over the whole height."""
         self.line((x, x), self._y, colour, dashes, 1.2)
 
-    def _points(self, x: Iterable[float], y: Iterable[float]) -> str:
-        places = ((round(self.at_x(a), 1), round(self.at_y(b), 1)) for a, b in zip(x, y, strict=True))
-        return "L".join(f"{a:g} {b:g}" for a, b in _without_repeats(places))
+    def _points(self, x: npt.ArrayLike, y: npt.ArrayLike) -> str:
+        xs, ys = self._xs(np.asarray(x, dtype=np.float64)), self._ys(np.asarray(y, dtype=np.float64))
+        places = _corners(np.rint(10 * np.stack([xs, ys], axis=1)).astype(np.int64))
+        return "L".join([f"{_tenths(a)} {_tenths(b)}" for a, b in places.tolist()])
 
     def to_svg(self) -> str:
         """The element; a class ``figure`` for the page's style sheet."""
@@ -105,7 +116,7 @@ class Plot:
         ]
         y_texts = [
             f'<text x="{self.left - 6:g}" y="{self.at_y(v) + 3.5:.1f}" text-anchor="end">{text}</text>'
-            for v, text in zip(self._ticks[1], _tick_texts(self._ticks[1]), strict=True)
+            for v, text in zip(self._ticks[1], _tick_texts(self._ticks[1], self._log), strict=True)
         ]
         middle = (_TOP + bottom) / 2
         names = (
@@ -135,34 +146,33 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
     return ticks if len(ticks) > 1 else [low, high]
 
 
-def _tick_texts(ticks: Sequence[float]) -> list[str]:
-    """With as many decimals as tell them apart."""
+def _tick_texts(ticks: Sequence[float], log: bool = False) -> list[str]:
+    """With as many decimals as tell them apart; on a logarithmic axis each with its own."""
     largest = max((abs(t) for t in ticks), default=0.0)
     spec = "g"
     if ticks and not 1e-3 <= largest < 1e5:
         spec = ".2g"
-    elif len(ticks) > 1:
+    elif len(ticks) > 1 and not log:
         step = min(b - a for a, b in pairwise(ticks))
         decimals = next((d for d in range(7) if abs(round(step, d) - step) < 1e-6 * step), 6)
         spec = f".{decimals}f"
     return [format(t, spec).replace("-", "−") for t in ticks]
 
 
-def _without_repeats(points: Iterable[tuple[float, float]]) -> Iterable[tuple[float, float]]:
-    """Drops points that repeat, or lie on a horizontal or vertical line between, their neighbours."""
-    kept: list[tuple[float, float]] = []
-    for point in points:
-        if kept and point == kept[-1]:
-            continue
-        if len(kept) > 1 and any(
-            kept[-2][i] == kept[-1][i] == point[i] and _between(kept, point, 1 - i) for i in (0, 1)
-        ):
-            kept[-1] = point
-        else:
-            kept.append(point)
+def _corners(points: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Points ``[n, 2]`` without those that repeat the one before, or lie on the straight between their neighbours along
+    an axis (the stairs of a ROC curve have many)."""
+    moved = np.any(points[1:] != points[:-1], axis=1)
+    points = points[np.concatenate([[True], moved])]
+    if len(points) > 2:
+        steps = np.sign(np.diff(points, axis=0))
+        straight = (steps[1:] == steps[:-1]).all(axis=1) & (steps[1:] == 0).any(axis=1)
+        points = points[np.concatenate([[True], ~straight, [True]])]
     # A lone point would draw nothing.
-    return kept if len(kept) > 1 else kept * 2
+    return points if len(points) > 1 else np.repeat(points, 2, axis=0)
 
 
-def _between(kept: Sequence[tuple[float, float]], point: tuple[float, float], i: int) -> bool:
-    return min(kept[-2][i], point[i]) <= kept[-1][i] <= max(kept[-2][i], point[i])
+@cache
+def _tenths(number: int) -> str:
+    """A tenth of a number, as short as can be: "12.5", "3"."""
+    return f"{number / 10:g}"
