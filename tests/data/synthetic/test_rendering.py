@@ -12,7 +12,9 @@ from scipy import ndimage, stats
 
 from andon.core import AndonError
 from andon.data.synthetic import TASKS, Knobs, defect_types, light, render
-from andon.data.synthetic.rendering import station_of
+from andon.data.synthetic.camera import project
+from andon.data.synthetic.rendering import mode_of, station_of
+from andon.data.synthetic.station import Take
 
 STILL = Knobs(noise=0, blur=0)
 """No sensor noise, JPEG or defocus: renderings of one scene differ by what was drawn differently, and nothing else."""
@@ -180,8 +182,6 @@ def test_all_knobs_at_zero_give_one_picture_a_model() -> None:
 def test_modes_knob_limits_the_models() -> None:
     assert {render("underbody_screw", i, knobs=Knobs(modes=1)).mode for i in range(4)} == {0}
     weights = station_of("underbody_screw").mode_weights
-    from andon.data.synthetic.rendering import mode_of
-
     drawn = [mode_of("underbody_screw", i, "train", 0, Knobs()) for i in range(2000)]
     assert np.bincount(drawn) / 2000 == pytest.approx(weights, abs=0.04)
 
@@ -254,3 +254,17 @@ def test_wrong_names_are_one_clear_line() -> None:
         render("tank_screw", 0, knobs={"lights": 1})
     with pytest.raises(AndonError, match=r"knob 'blur'.*got -1"):
         render("tank_screw", 0, knobs={"blur": -1})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_camera_never_looks_beyond_the_drawn_scene(task: str) -> None:
+    station = station_of(task)
+    height, width = station.size
+    low, high = 0.0, 0.0
+    for index in range(40):
+        take = Take(task, 0, "test", index, time=index / 39, mode=0, defect=None, knobs=Knobs())
+        u, v = project(station.size, (0.0, 0.0), (0.0, 0.0), station.pose(take), station.distortion)
+        low = min(low, float(u.min()), float(v.min()))
+        high = max(high, float(u.max()) - (width - 1), float(v.max()) - (height - 1))
+    assert -low <= station.margin
+    assert high <= station.margin

@@ -53,6 +53,7 @@ class EngineWiring(Station):
     )
     distortion = 0.03
     dof = (1.6, 46.0, 50.0)
+    margin = 26
 
     # -- light and camera ---------------------------------------------------------------------------------------------
 
@@ -82,9 +83,9 @@ class EngineWiring(Station):
 
     def pose(self, take: Take) -> Pose:
         return Pose(
-            take.jitter("dx", 2.2) + take.drift("dx", 2.0),
-            take.jitter("dy", 2.2) + take.drift("dy", 2.0),
-            take.jitter("roll", 0.008),
+            take.jitter("dx", 3.5) + take.drift("dx", 2.0),
+            take.jitter("dy", 3.5) + take.drift("dy", 2.0),
+            take.jitter("roll", 0.014),
             1 + take.jitter("zoom", 0.006),
         )
 
@@ -148,14 +149,14 @@ class EngineWiring(Station):
         if take.defect == "multiple":
             kinds = {"blue_hoop", "fastening"}
         size = take.knobs.defect_size
-        turn = take.jitter("module", 0.10)
+        turn = take.jitter("module", 0.13)
         loom = self._loom(take, turn)
 
         loose = None
         if "fastening" in kinds:
             rng = take.rng("defect", "fastening")
             side = 1.0 if rng.uniform() < 0.5 else -1.0
-            loose = side * size * rng.uniform(20, 40)
+            loose = side * size * rng.uniform(15, 32)
         cable_a, cable_b = self._cables(take, turn, loose)
         canvas.tube(cable_a, 5.2, 26, CABLE_GREY)
         self._module_base(canvas, turn)
@@ -186,7 +187,7 @@ class EngineWiring(Station):
         x, y = MODULE
         ux, uy = np.cos(turn - 0.42), np.sin(turn - 0.42)
         nx, ny = -uy, ux
-        a, b = take.jitter("cable a", 9), take.jitter("cable b", 9)
+        a, b = take.jitter("cable a", 12), take.jitter("cable b", 12)
         first = smooth_path(
             [(-150, 330 + a), (30, 322 + a), (130, 290), (x - 40 * ux + 13 * nx, y - 40 * uy + 13 * ny),
              (x + 44 * ux + 14 * nx, y + 44 * uy + 14 * ny), (350, 170 + b), (470, 110), (560, 60)], 7
@@ -237,7 +238,7 @@ class EngineWiring(Station):
             canvas.slab((cx, cy), (6.5, 35), angle, 52, MODULE_PLASTIC, corner=3, bevel=5, anchor=(x, y), wear=0.4)
         shift = 0.0
         if is_open:
-            shift = size * take.rng("defect", "lid").uniform(26, 38)
+            shift = size * take.rng("defect", "lid").uniform(18, 32)
         cx, cy = x - shift * nx, y - shift * ny
         long = 26.0 if not is_open else 20.0
 
@@ -269,7 +270,7 @@ class EngineWiring(Station):
     def _hoop(self, scene: Scene, take: Take, loom: Path2D, wrong: bool, size: float) -> None:
         """The blue hoop; when ``wrong``, absent or far from where it may be."""
         canvas = scene.canvas
-        nominal = HOOP_AT * loom.length + take.jitter("hoop", 7)
+        nominal = HOOP_AT * loom.length + take.jitter("hoop", 9)
         place: float | None = nominal
         if wrong:
             rng = take.rng("defect", "hoop")

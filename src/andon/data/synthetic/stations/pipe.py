@@ -45,7 +45,7 @@ class _PipeStation(Station):
     size = (400, 400)
     raw_size = (1942, 2590)
     raw_margin = 130
-    margin = 40
+    margin = 46
     mode_weights = (0.40, 0.32, 0.28)
     distortion = 0.015
     dof = (1.8, 50.0, 80.0)
@@ -346,7 +346,7 @@ class PipeStaple(_PipeStation):
             fall: FloatArray = (-16 * out * out).astype(np.float32)
             return fall
 
-        canvas.tube(path, 3.5 * size, 44, STAPLE, lift=hug)
+        canvas.tube(path, 3.6 * size, 44, STAPLE, lift=hug)
 
 
 LEG = 15.0
@@ -369,7 +369,7 @@ def _staple_distance(uv: tuple[FloatArray, FloatArray], du: float, dv: float, si
         wu, wv = u - np.float32(ax + du), v - np.float32(ay + dv)
         t = np.clip((wu * ex + wv * ey) / (ex * ex + ey * ey), 0, 1)
         best = np.minimum(best, (wu - t * ex) ** 2 + (wv - t * ey) ** 2)
-    distance: FloatArray = np.sqrt(best) - np.float32(3.5 * size)
+    distance: FloatArray = np.sqrt(best) - np.float32(3.6 * size)
     return distance
 
 
@@ -393,5 +393,5 @@ CONNECTOR = (
 )
 CLIP = Material((0.13, 0.132, 0.13), 0.38, bump=(("grain", 0.03),), mottle=0.1, dirt=0.1)
 DISK = Material((0.06, 0.035, 0.03), 0.58, bump=(("grain", 0.04),), mottle=0.15, dirt=0.15)
-SEAL = Material((0.07, 0.030, 0.017), 0.5, bump=(("grain", 0.03),), mottle=0.15, dirt=0.15)
+SEAL = Material((0.095, 0.036, 0.017), 0.5, bump=(("grain", 0.03),), mottle=0.15, dirt=0.15)
 STAPLE = Material((0.55, 0.54, 0.52), 0.30, 1.0, bump=(("grain", 0.02),), mottle=0.08, dirt=0.08)

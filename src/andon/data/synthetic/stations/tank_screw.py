@@ -25,7 +25,7 @@ from andon.data.synthetic.station import Scene, Station, Take
 __all__ = ["TankScrew"]
 
 SCREW = (628.0, 352.0)
-RADIUS = 18.0
+RADIUS = 19.0
 # Places where wires, nuts and bolts may lie: the same for training and test pictures.
 LEDGE = tuple((float(x), 497.0 + 3 * np.sin(x)) for x in (90, 170, 262, 420, 505, 700, 790, 880))
 
@@ -38,7 +38,7 @@ class TankScrew(Station):
     mode_weights = (0.42, 0.33, 0.25)
     defects = (DefectConfig("missing", 255, 0.7, True),)
     scale = 1.7
-    margin = 24
+    margin = 34
     distortion = 0.025
     dof = (2.2, 30.0, 70.0)
 
@@ -211,7 +211,7 @@ class TankScrew(Station):
         parts.hole(canvas, x - 46, y + 2, 8, 24)
         parts.bolt(canvas, x - 50, y - 88, 13, 0.7, 6, parts.ZINC)
         # A clip nut sits in the hole: bare when the screw is missing.
-        canvas.slab((x, y), (14.0, 12.5), 0.0, 25, parts.YELLOW_ZINC, corner=3, bevel=2, wear=0.2)
+        canvas.slab((x, y), (15.0, 13.5), 0.0, 25, CLIP_NUT, corner=3, bevel=2, wear=0.2)
         parts.hole(canvas, x, y, 6.5, 25, 12)
 
     def draw(self, scene: Scene, take: Take) -> None:
@@ -235,19 +235,20 @@ class TankScrew(Station):
     def _receptacle(canvas: Canvas, take: Take) -> None:
         """The red box for small parts, pushed about along the lower edge of the scene."""
         x = 500 + float(np.clip(take.normal("receptacle x", 210) * max(take.knobs.pose, 0.2), -440, 440))
-        y = 704 + take.jitter("receptacle y", 10)
-        angle = take.jitter("receptacle angle", 0.12)
-        red = parts.RED_PLASTIC
+        y = 704 + take.jitter("receptacle y", 6)
+        angle = take.jitter("receptacle angle", 0.05)
+        red = parts.RED_PLASTIC.but(albedo=(0.30, 0.026, 0.022))
         for half_x, half_y, z, material, bevel in (
             (138, 86, 60, red, 8),
-            (126, 74, 40, red.but(albedo=(0.26, 0.014, 0.012)), 6),
-            (112, 60, 14, red.but(albedo=(0.17, 0.01, 0.009)), 14),
+            (126, 74, 40, red.but(albedo=(0.20, 0.020, 0.017)), 6),
+            (112, 60, 14, red.but(albedo=(0.13, 0.015, 0.013)), 14),
         ):
             canvas.slab((x, y), (half_x, half_y), angle, z, material, corner=14, bevel=bevel, anchor=(x, y), wear=0.4)
+        # Small parts lie in its corners, one to four of them.
         rng = take.rng("receptacle content")
-        for _ in range(int(rng.integers(2, 7))):
-            u, v = rng.uniform(-88, 88), rng.uniform(-40, 40)
-            c, s = np.cos(angle), np.sin(angle)
+        c, s = np.cos(angle), np.sin(angle)
+        for u, v in ((-84, -34), (84, -34), (-30, -34), (36, -34))[: int(rng.integers(1, 5))]:
+            u, v = u + rng.normal(0, 4), v + rng.normal(0, 3)
             parts.bolt(canvas, x + c * u - s * v, y + s * u + c * v, 9, rng.uniform(0, 1), 16, parts.ZINC)
 
     @staticmethod
@@ -269,9 +270,10 @@ class TankScrew(Station):
         )
         colours = ((0.02, 0.02, 0.021), (0.32, 0.24, 0.03), (0.02, 0.02, 0.021))
         for k, route in enumerate(routes):
-            if take.clutter(f"wire {k}", 0.16):
-                path = smooth_path([(px + rng.normal(0, 4), py + rng.normal(0, 3)) for px, py in route], 11)
+            if take.clutter(f"wire {k}", 0.22):
+                path = smooth_path([(px + rng.normal(0, 3), py + rng.normal(0, 3)) for px, py in route], 11)
                 canvas.tube(path, 6.5, 46, Material(colours[k], 0.38, bump=(("grain", 0.02),), dirt=0.1))
 
 
+CLIP_NUT = parts.YELLOW_ZINC.but(albedo=(0.66, 0.50, 0.20), dirt=0.0)
 SCREW_STEEL = parts.ZINC.but(albedo=(0.50, 0.495, 0.47), rough=0.40)

@@ -39,7 +39,7 @@ class UnderbodyPipes(Station):
     full_counts = (161, 161, 184)
     defects = (DefectConfig("cables", 255, 1.0, True), DefectConfig("operator", 254, 1.0, True))
     scale = 1.8
-    margin = 16
+    margin = 30
     distortion = 0.03
     dof = (1.6, 20.0, 90.0)
 
@@ -222,7 +222,7 @@ class UnderbodyPipes(Station):
         layer = self._layer(scene.canvas)
         for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
             x = rng.uniform(120, 880)
-            low = rng.uniform(540, 720)
+            low = rng.uniform(485, 700)
             sway, loop = rng.normal(0, 40), rng.uniform(20, 110)
             points = [
                 (x + rng.normal(0, 30), -60.0),
@@ -271,7 +271,7 @@ class UnderbodyPipes(Station):
 
     def finish(self, linear: FloatArray, take: Take) -> FloatArray:
         """Products and people that pass before the lamps dim them here and there, softly."""
-        amount = 0.17 * take.knobs.light
+        amount = 0.19 * take.knobs.light
         if amount == 0:
             return linear
         height, width = linear.shape[:2]

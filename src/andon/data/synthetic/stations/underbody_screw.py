@@ -37,7 +37,7 @@ class UnderbodyScrew(Station):
     mode_weights = (0.40, 0.25, 0.20, 0.15)
     defects = (DefectConfig("missing", 255, 0.7, True),)
     scale = 2.0
-    margin = 22
+    margin = 36
     distortion = 0.03
     dof = (1.8, 30.0, 90.0)
 
