@@ -18,6 +18,7 @@ import torch
 from andon.benchmark.evaluate import evaluate
 from andon.core import Category
 from andon.data import load_dataset
+from andon.data.cache import ArrayCache
 from andon.data.images import Images
 from andon.methods.registry import create_method
 from andon.nn.andon_features import AndonFeatures
@@ -70,10 +71,10 @@ def measure(row: str, category: Category, args: argparse.Namespace, seed: int) -
     if args.train and args.train < len(train):
         train = tuple(train[i] for i in np.linspace(0, len(train) - 1, args.train).round().astype(int))
     started = time.perf_counter()
-    method.fit(Images(train), seed=seed)
+    cache = ArrayCache(args.cache) if args.cache else None
+    method.fit(Images(train, cache), seed=seed)
     fitted = time.perf_counter()
-    result = evaluate(method, category)
-    evaluation = result.evaluation
+    evaluation = evaluate(method, category, images=Images(category.test, cache)).evaluation
     print(
         f"{row} {category.name} seed {seed}: AUROC {evaluation.image.auroc:.4f}, "
         f"AUsPRO {evaluation.localisation.auspro['0.05']:.4f}, "
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--coreset", default="greedy", choices=("greedy", "random"))
     parser.add_argument("--bank", type=int, default=0, help="patches in the bank (a tenth by default)")
+    parser.add_argument("--cache", type=Path, help="folder that keeps features, so that seeds share them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

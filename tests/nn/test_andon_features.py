@@ -123,3 +123,10 @@ def test_record_and_fingerprint() -> None:
 def test_impossible_requests(stages: tuple[str, ...], weights: str | None, message: str) -> None:
     with pytest.raises(AndonError, match=message):
         create_extractor("andon-features", stages, weights)
+
+
+def test_can_be_exported() -> None:
+    bank, example = FilterBank().eval(), torch.rand(1, 3, 64, 72)
+    exported = torch.export.export(bank, (example,)).module()
+    other = torch.rand(1, 3, 64, 72)
+    assert torch.allclose(exported(other), bank(other), atol=1e-5)
