@@ -284,7 +284,10 @@ def _member(path: Path, member: str) -> io.BytesIO:
         with zipfile.ZipFile(path) as archive:
             found = [entry for entry in archive.infolist() if PurePosixPath(entry.filename).name == member]
             if not member or len(found) != 1:
-                raise AndonError(f"weights {path}: the archive does not hold one file {member or 'of weights'!r}")
+                raise AndonError(
+                    f"weights {path}: the archive does not hold one file {member or 'of weights'!r}: "
+                    "truncated, or another archive"
+                )
             if found[0].file_size > _LARGEST_MEMBER:
                 raise AndonError(f"weights {path}: {found[0].filename} is larger than any weights are: refused")
             return io.BytesIO(archive.read(found[0]))

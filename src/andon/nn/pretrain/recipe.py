@@ -31,8 +31,6 @@ from andon.nn.weights import file_sha256
 
 __all__ = ["PictureStream", "PretrainReport", "Recipe", "create_recipe", "finished", "store_weights"]
 
-_HELD_OUT = 32
-"""Pictures that are kept out of training, to measure on."""
 _FIRST_HELD_OUT = 1 << 40
 """Of an endless source: no run gets as far."""
 
@@ -48,6 +46,7 @@ class Recipe(BaseModel):
         weight_decay: of Adam (added to the gradient).
         schedule: "constant", or "cosine" (warm-up over a twentieth of the steps, then down to 0).
         seed: of weights, order, crops and augmentation.
+        held_out: pictures that are kept out of training, to measure on; of a folder at most a tenth.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +58,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     schedule: str = Field("constant", pattern="constant|cosine")
     seed: int = Field(0, ge=0)
+    held_out: int = Field(32, ge=0)
 
     @property
     def rate(self) -> Schedule | None:
@@ -105,7 +105,7 @@ class PretrainReport:
 class PictureStream:
     """The pictures of every step of a run, and some that no step sees.
 
-    Of a folder, the last tenth (at most 32 pictures) is kept out; of fewer than 10 pictures none.
+    Of a folder the last ones are kept out, at most a tenth; of fewer than 10 pictures none.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -113,10 +113,10 @@ class PictureStream:
         self.recipe = recipe
         count = self.source.count
         if count is None:
-            self.held_out = range(_FIRST_HELD_OUT, _FIRST_HELD_OUT + _HELD_OUT)
+            self.held_out = range(_FIRST_HELD_OUT, _FIRST_HELD_OUT + recipe.held_out)
             self._order = None
         else:
-            kept = min(_HELD_OUT, count // 10)
+            kept = min(recipe.held_out, count // 10)
             self.held_out = range(count - kept, count)
             self._order = SampleOrder(count - kept, recipe.batch_size, recipe.seed)
 
@@ -177,7 +177,6 @@ def store_weights(
     # What licence hangs on the result depends on what it was made from; of a user's pictures only the user knows.
     own = source.count is None and all(record.licence == "Apache-2.0" for record in used)
     metadata = {
-        "format": "pt",
         "part": part,
         "recipe": name,
         "options": recipe.model_dump_json(),
@@ -193,7 +192,8 @@ def store_weights(
     tensors = {n: t.detach().to("cpu", dtype).contiguous() for n, t in state.items()}
     try:
         with written_atomically(output) as aside:
-            aside.write_bytes(save(tensors, metadata))
+            # One entry, because the library writes several in an order that differs from run to run.
+            aside.write_bytes(save(tensors, {"andon": json.dumps(metadata, ensure_ascii=False)}))
     except OSError as error:
         raise AndonError(f"{output}: cannot be written ({error.strerror or error})") from error
     return PretrainReport(output, file_sha256(output), training, figures, metadata)

@@ -119,8 +119,9 @@ def extractor_targets(
         features = F.avg_pool2d(stage, neighbourhood, 1, neighbourhood // 2, count_include_pad=False)
         if features.shape[-2:] != (_GRID, _GRID):
             features = F.interpolate(features, size=(_GRID, _GRID), mode="bilinear", align_corners=False)
-        rows = features.flatten(2).transpose(1, 2)
-        pooled.append(F.adaptive_avg_pool1d(rows, share).transpose(1, 2).reshape(len(batch), share, _GRID, _GRID))
+        # As a product with the pooling's matrix, which is many times faster than pooling each position's channels.
+        matrix = F.adaptive_avg_pool1d(torch.eye(features.shape[1], device=features.device), share).T
+        pooled.append(F.conv2d(features, matrix[:, :, None, None]))
     return torch.cat(pooled, 1)
 
 
