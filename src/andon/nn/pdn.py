@@ -77,15 +77,24 @@ class PDN(nn.Module):
             padded = layer.padding if padding else 0
             self.add_module(f"conv{number}", nn.Conv2d(before, after, layer.kernel, padding=padded))
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        layers = _LAYERS[self.size]
-        for number, layer in enumerate(layers, 1):
-            batch = self.get_submodule(f"conv{number}")(batch)
-            if number < len(layers):
-                batch = F.relu(batch, inplace=True)
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The last convolution, after which nothing follows."""
+        layer = self.get_submodule(f"conv{len(_LAYERS[self.size])}")
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def before_last_layer(self, batch: torch.Tensor) -> torch.Tensor:
+        """What the last convolution sees."""
+        for number, layer in enumerate(_LAYERS[self.size][:-1], 1):
+            batch = F.relu(self.get_submodule(f"conv{number}")(batch), inplace=True)
             if layer.pool:
                 batch = F.avg_pool2d(batch, 2, 2, padding=1 if self.padding else 0)
         return batch
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        described: torch.Tensor = self.last_layer(self.before_last_layer(batch))
+        return described
 
 
 def load_teacher(size: PDNSize, weights: str | Path) -> tuple[PDN, WeightsRecord]:

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sklearn.linear_model import Ridge
 from torch.nn import functional as F
 
 from andon.core import AndonError
 from andon.data.rendered import rendered_picture
 from andon.data.transform import Transform
 from andon.nn.extractor import create_extractor
-from andon.nn.pdn import load_teacher
+from andon.nn.pdn import PDNSize, load_teacher
 from andon.nn.pretrain import (
     BackboneRecipe,
     CodebookRecipe,
@@ -33,7 +34,7 @@ from andon.nn.pretrain import (
 )
 from andon.nn.pretrain.backbone import barlow_twins_losses, two_views
 from andon.nn.pretrain.recipe import PictureStream, checkpoint_of
-from andon.nn.pretrain.teacher import extractor_targets
+from andon.nn.pretrain.teacher import extractor_targets, solve_last_layer
 from andon.nn.training import step_generator
 from andon.nn.vqvae import DiscreteLatentModel, load_discrete_latent_model
 from andon.nn.weights import check_state_dict
@@ -231,3 +232,40 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(AndonError, match="there is no such folder of pictures"):
         pretrain_codebook(CODEBOOK.model_copy(update={"pictures": str(tmp_path / "none")}), tmp_path / "c.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_solved_last_layer_against_scikit_learn(size: PDNSize) -> None:
+    network, _ = load_teacher(size, "random:1")
+    # A network of few channels, so that the textbook form is quick.
+    last = network.last_layer
+    narrow = torch.nn.Conv2d(6, 5, last.kernel_size)
+    network.add_module(f"conv{4 if size == 'small' else 6}", narrow)
+    network.before_last_layer = lambda batch: batch  # type: ignore[method-assign]
+    generator = step_generator(5, size)
+    pairs = [
+        (torch.randn((2, 6, 9, 8), generator=generator), torch.randn((2, 5, *grid), generator=generator))
+        for grid in [(10 - narrow.kernel_size[0], 9 - narrow.kernel_size[1])] * 3
+    ]
+    solve_last_layer(network, iter(pairs), ridge=0.02)
+
+    rows = np.concatenate([F.unfold(x, narrow.kernel_size).mT.flatten(0, 1).numpy() for x, _ in pairs])
+    targets = np.concatenate([y.permute(0, 2, 3, 1).flatten(0, 2).numpy() for _, y in pairs])
+    # The penalty is on weights alone, not on the bias, as in scikit-learn's.
+    expected = Ridge(alpha=0.02 * float(np.mean((rows**2).sum(0)))).fit(rows.astype(float), targets.astype(float))
+    np.testing.assert_allclose(narrow.weight.detach().flatten(1), expected.coef_, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(narrow.bias.detach(), expected.intercept_, rtol=1e-3, atol=1e-5)
+
+
+def test_the_last_layer_is_solved_before_and_after_training(folder: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    recipe = TEACHER.model_copy(update={"steps": 1, "closed_form": 1, "pictures": str(folder), "held_out": 0})
+    solved = pretrain_teacher(
+        recipe, tmp_path / "solved.safetensors", progress=lambda stage, *_: stages.append(stage.partition(" · ")[0])
+    )
+    assert list(dict.fromkeys(stages)) == ["channel statistics", "last layer", "distillation", "last layer again"]
+    plain = pretrain_teacher(recipe.model_copy(update={"closed_form": 0}), tmp_path / "plain.safetensors")
+    first, second = load_file(solved.path), load_file(plain.path)
+    # Before the one step the other layers are the same; only where their gradient comes from differs.
+    assert solved.training.final_loss != plain.training.final_loss
+    assert not torch.equal(first["conv4.weight"], second["conv4.weight"])
