@@ -611,6 +611,9 @@ def pretrain_teacher_command(
     window: Annotated[
         int | None, typer.Option(min=1, max=56, help="Side of what is learned from a picture.", show_default=False)
     ] = None,
+    closed_form: Annotated[
+        int | None, typer.Option(min=0, help="Pictures from which the last layer is solved.", show_default=False)
+    ] = None,
     seed: TrainingSeed = 0,
     device: Device = "cpu",
     half: Half = False,
@@ -631,6 +634,7 @@ def pretrain_teacher_command(
         "schedule": schedule,
         "statistics_pictures": statistics_pictures,
         "window": window,
+        "closed_form": closed_form,
         "seed": seed,
     }
     recipe = create_recipe(TeacherRecipe, options)
