@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -109,6 +110,11 @@ def processor() -> str:
         return platform.processor()
 
 
+def load() -> str:
+    """What else the machine is doing, for readers of wall-clock times."""
+    return f"Load average at the start {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain-picks", type=int, default=100, help="picks of the plain loops that are timed")
@@ -120,7 +126,7 @@ def main() -> None:
         "",
         f"{datetime.date.today()}, {processor()}, torch {torch.__version__}, "
         f"Python {platform.python_version()}. `python benchmarks/bench_coreset.py --write`.",
-        f"Plain loops: {options.plain_picks:,} picks timed, then extrapolated.",
+        f"Plain loops: {options.plain_picks:,} picks timed, then extrapolated. {load()}",
         "",
         "| data | threads | form | wall s | CPU s | CPU time ÷ andon's | identical to the textbook loop |",
         "|---|---|---|---|---|---|---|",
