@@ -112,7 +112,7 @@ def test_relative_saturation_of_a_missing_part_can_be_reached(task: str) -> None
 def test_hoop_saturation_is_the_smallest_hoop() -> None:
     """Absolute saturation of the blue hoop: about the smallest one, measured as what its absence changes."""
     areas = []
-    for index in range(40):
+    for index in range(24):
         bad = render("engine_wiring", index, "test", "blue_hoop", knobs=STILL)
         where = bad.channels[0]
         assert where.saturation == 500
@@ -157,7 +157,7 @@ def test_good_test_pictures_come_from_the_training_pictures_process(task: str) -
 
     def statistics(split: str) -> np.ndarray:
         out = []
-        for index in range(36):
+        for index in range(26):
             scene = render(task, index, split, knobs=knobs)  # type: ignore[arg-type]
             small = scene.image.reshape(8, 50, 8, 50, 3).mean((1, 3))
             out.append([small.mean(), small.std(), small[..., 0].mean() - small[..., 2].mean(), small[4, 4].mean()])

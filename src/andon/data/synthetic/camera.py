@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
 from andon.core import FloatArray, ImageArray
-from andon.data.synthetic.filters import gaussian, resized
+from andon.data.synthetic.filters import dim, gaussian, resized, thrice
 
 __all__ = ["Exposure", "Pose", "expose", "lens_grid", "project"]
 
@@ -92,6 +92,7 @@ def project(
 
 
 _STEPS = 2048
+_ROWS = 48
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +111,8 @@ def _tone_curve() -> ImageArray:
 def _vignette(size: tuple[int, int], amount: float) -> FloatArray:
     x, y = lens_grid(size, 0.0)
     r2 = (x * x + y * y) / np.float32((size[0] ** 2 + size[1] ** 2) / 4)
-    return np.sqrt(1 - np.float32(amount) * r2)[..., None].astype(np.float32)
+    shading: FloatArray = np.sqrt(1 - np.float32(amount) * r2).astype(np.float32)
+    return shading
 
 
 def expose(linear: FloatArray, exposure: Exposure, rng: np.random.Generator) -> ImageArray:
@@ -121,25 +123,31 @@ def expose(linear: FloatArray, exposure: Exposure, rng: np.random.Generator) -> 
     if exposure.motion > 0.5:
         streak = _streak(exposure.motion, exposure.motion_angle)
         linear = cast(FloatArray, cv2.filter2D(linear, -1, streak, borderType=cv2.BORDER_REPLICATE))
-    linear *= np.asarray(exposure.white, np.float32) * np.float32(exposure.gain)
-    if exposure.haze:
-        linear += np.float32(exposure.haze)
-    np.maximum(linear, 0, out=linear)
-    # In the square-root domain photon noise has the same deviation at every brightness.
-    np.sqrt(linear, out=linear)
-    if exposure.vignette:
-        linear *= _vignette((height, width), round(exposure.vignette, 3))
+    grey = colour = None
     if exposure.noise:
         grey = rng.standard_normal((height, width), dtype=np.float32)
         colour = rng.standard_normal(((height + 1) // 2, (width + 1) // 2, 3), dtype=np.float32)
-        colour = resized(colour, (height, width))
         colour *= np.float32(0.55 * exposure.noise)
         grey *= np.float32(0.8 * exposure.noise)
-        linear += colour
-        linear += grey[..., None]
-    linear *= np.float32((_STEPS - 1) / 1.6)
-    np.clip(linear, 0, _STEPS - 1, out=linear)
-    picture = _tone_curve()[linear.astype(np.uint16)]
+        colour = resized(colour, (height, width))
+    gain = tuple(float(exposure.gain * factor) for factor in exposure.white)
+    vignette = _vignette((height, width), round(exposure.vignette, 3))
+    picture = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _ROWS):
+        # Some rows at a time: what is computed on the way stays in the processor's cache.
+        rows = slice(top, top + _ROWS)
+        part = cast(FloatArray, cv2.multiply(linear[rows], cast(Any, (*gain, 0.0))))
+        part += np.float32(exposure.haze)
+        np.maximum(part, 0, out=part)
+        # In the square-root domain photon noise has the same deviation at every brightness.
+        np.sqrt(part, out=part)
+        dim(part, vignette[rows])
+        if grey is not None and colour is not None:
+            part += colour[rows]
+            part += thrice(grey[rows])
+        part *= np.float32((_STEPS - 1) / 1.6)
+        np.clip(part, 0, _STEPS - 1, out=part)
+        np.take(_tone_curve(), part.astype(np.uint16), out=picture[rows])
     if exposure.jpeg:
         picture = _through_jpeg(picture, exposure.jpeg)
     return picture

@@ -17,12 +17,13 @@ import numpy as np
 
 from andon.core import FloatArray
 from andon.data.synthetic.canvas import Canvas
-from andon.data.synthetic.filters import gaussian, look_up, resized, shifted
+from andon.data.synthetic.filters import dim, gaussian, look_up, resized, shifted, thrice
 
 __all__ = ["Lamp", "Light", "Rig", "shade"]
 
 CELLS = 64
 LEVELS = 10
+_ROWS = 48
 _SAMPLES = 2600
 
 
@@ -215,52 +216,41 @@ def shade(canvas: Canvas, rig: Rig, light: Light, *, scale: float = 1.0, perspec
     """
     diffuse_table, specular_table = rig.tables(light)
     height, width = canvas.size
-    inverse = canvas.p * canvas.p
-    inverse += canvas.q * canvas.q
-    inverse += 1
-    np.sqrt(inverse, out=inverse)
-    nz: FloatArray = np.reciprocal(inverse)
-    half = np.float32((CELLS - 1) / 2)
-    u: FloatArray = canvas.p * nz
-    u *= -half
-    u += half
-    v: FloatArray = canvas.q * nz
-    v *= -half
-    v += half
-    picture = look_up(diffuse_table, u, v)
-    level = np.rint(canvas.rough * np.float32(LEVELS - 1))
-    axis_x = (np.arange(width, dtype=np.float32) + np.float32(canvas.origin[0])) * np.float32(perspective / 1000)
-    axis_y = (np.arange(height, dtype=np.float32) + np.float32(canvas.origin[1])) * np.float32(perspective / 1000)
-    u += (axis_x - np.float32(perspective * 0.2)) * half
-    v += (axis_y - np.float32(perspective * 0.2))[:, None] * half
-    np.clip(v, 0, CELLS - 1.001, out=v)
-    level *= np.float32(CELLS)
-    v += level
-    mirror = look_up(specular_table, u, v)
-
-    ao, small = _occlusion(canvas.z, scale)
+    open_sky, small = _occlusion(canvas.z, scale)
     if light.shadow > 0:
         lit = _cast_shadow(small, light.shadow_from, 95.0 * scale)
         lit = 1 - np.float32(light.shadow) * (1 - lit)
-        ao *= resized(lit, (height, width))
+        open_sky *= resized(lit, (height, width))
 
-    # Schlick's Fresnel term, weaker on rough surfaces.
-    grazing = 1 - nz
-    grazing *= grazing
-    grazing *= grazing
-    grazing *= 1 - canvas.rough
-    f0 = canvas.metal[..., None] * (canvas.albedo - np.float32(0.04))
-    f0 += np.float32(0.04)
-    f0 += (1 - f0) * grazing[..., None]
-    mirror *= f0
-    matt = (1 - canvas.metal) * ao
-    picture *= canvas.albedo
-    picture *= matt[..., None]
-    # Mirrored light is blocked less than diffuse light, but not spared.
-    ao *= np.float32(0.8)
-    ao += np.float32(0.2)
-    mirror *= ao[..., None]
-    picture += mirror
-    if canvas.alpha is not None:
-        picture *= canvas.alpha[..., None]
-    return picture
+    half = np.float32((CELLS - 1) / 2)
+    axis_x = (np.arange(width, dtype=np.float32) + np.float32(canvas.origin[0])) * np.float32(perspective / 1000)
+    axis_y = (np.arange(height, dtype=np.float32) + np.float32(canvas.origin[1])) * np.float32(perspective / 1000)
+    turn_x = (axis_x - np.float32(perspective * 0.2)) * half
+    turn_y = (axis_y - np.float32(perspective * 0.2)) * half
+    picture = np.empty((height, width, 3), np.float32)
+    for top in range(0, height, _ROWS):
+        # Some rows at a time: what is computed on the way stays in the processor's cache.
+        rows = slice(top, top + _ROWS)
+        p, q, albedo, metal, sky = (
+            field[rows] for field in (canvas.p, canvas.q, canvas.albedo, canvas.metal, open_sky)
+        )
+        nz = np.reciprocal(np.sqrt(1 + p * p + q * q))
+        u = half - half * p * nz
+        v = half - half * q * nz
+        diffuse = look_up(diffuse_table, u, v)
+        level = np.rint(canvas.rough[rows] * np.float32(LEVELS - 1)) * np.float32(CELLS)
+        u += turn_x
+        v = np.clip(v + turn_y[rows, None], 0, np.float32(CELLS - 1.001)) + level
+        mirrored = look_up(specular_table, u, v)
+        # Schlick's Fresnel term (1 − cos)⁵, a power less steep and weaker on rough surfaces: F = F0 + (1 − F0)·grazing,
+        # with F0 = 0.04 for what is not metal and the albedo for metal. Mirrored light is blocked less than diffuse
+        # light in a cavity, but not spared.
+        grazing = (1 - nz) ** 2
+        grazing = grazing * grazing * (1 - canvas.rough[rows])
+        reached = np.float32(0.2) + np.float32(0.8) * sky
+        by_albedo = reached * metal * (1 - grazing)
+        plain = reached * (np.float32(0.04) * (1 - metal) * (1 - grazing) + grazing)
+        mirrored *= cv2.add(cv2.multiply(albedo, thrice(by_albedo)), thrice(plain))
+        diffuse *= cv2.multiply(albedo, thrice((1 - metal) * sky))
+        cv2.add(diffuse, mirrored, dst=picture[rows])
+    return picture if canvas.alpha is None else dim(picture, canvas.alpha)

@@ -13,7 +13,7 @@ import numpy as np
 from andon.core import AndonError, Channel, FloatArray, ImageArray, Split
 from andon.data.synthetic.camera import expose, project
 from andon.data.synthetic.canvas import Canvas
-from andon.data.synthetic.filters import gaussian, look_up, resized
+from andon.data.synthetic.filters import dim, gaussian, look_up, resized, thrice
 from andon.data.synthetic.knobs import Knobs, as_knobs
 from andon.data.synthetic.light import Rig, shade
 from andon.data.synthetic.randomness import stream
@@ -171,8 +171,7 @@ def _expose_scene(station: Station, take: Take) -> tuple[FloatArray, Scene]:
         np.clip(away, 0, 1, out=away)
         soft = gaussian(linear, sigma)
         soft -= linear
-        soft *= away[..., None]
-        linear += soft
+        linear += dim(soft, away)
     for near in scene.foreground:
         _lay_over(linear, scene.canvas, near.canvas, shade(near.canvas, rig, light, scale=station.scale * 2), near.blur)
     return linear, scene
@@ -183,7 +182,7 @@ def _dust(picture: FloatArray, take: Take) -> FloatArray:
     amount = 0.10 * take.knobs.drift * take.knobs.dirt * take.time
     if amount > 0:
         spots = resized(textures(take.seed, take.task).cloud[::16, ::16], picture.shape[:2], cv2.INTER_CUBIC)
-        picture *= 1 - np.float32(min(amount, 0.6)) * np.clip(0.4 + 0.5 * spots, 0, 1)[..., None]
+        dim(picture, 1 - np.float32(min(amount, 0.6)) * np.clip(0.4 + 0.5 * spots, 0, 1))
     return picture
 
 
@@ -198,5 +197,5 @@ def _lay_over(below: FloatArray, canvas: Canvas, layer: Canvas, linear: FloatArr
     column = round(layer.origin[0] - canvas.origin[0])
     row = round(layer.origin[1] - canvas.origin[1])
     there = below[row : row + layer.size[0], column : column + layer.size[1]]
-    there *= 1 - alpha[..., None]
+    there *= thrice(1 - alpha)
     there += linear

@@ -132,6 +132,7 @@ class _PipeStation(Station):
                 a = 2 * np.pi * k / 10
                 canvas.disc(78 + 50 * np.cos(a), 84 + 50 * np.sin(a), 8, 4, parts.BLACK_PLASTIC, bevel=5)
         self._stub(canvas, frame, block)
+        self._connector(canvas, frame, mode)
 
     @staticmethod
     def _stub(canvas: Canvas, frame: Frame, block: Material) -> None:
@@ -168,7 +169,7 @@ class _PipeStation(Station):
     def _hose(self, canvas: Canvas, frame: Frame, take: Take) -> None:
         sag = take.jitter("hose", 7)
         path = smooth_path(
-            [(-420, 420 + 2 * sag), (-200, 352 + 2 * sag), (0, 278 + sag), frame.at(-105, 4), frame.at(-40, 0)], 14
+            [(-420, 420 + 2 * sag), (-200, 352 + 2 * sag), (0, 278 + sag), frame.at(-105, 4), frame.at(-50, 0)], 14
         )
         hose = parts.RUBBER.but(bump=(("grain", 0.06), ("weave", 0.04)), rough=0.56)
         striped = take.mode % 3 == 1
@@ -177,7 +178,7 @@ class _PipeStation(Station):
             line = (np.abs(across - 0.22) < 0.045) & striped
             return np.where(line, np.float32(9), np.float32(1))
 
-        canvas.tube(path, 38, -2, hose, tint=stripe)
+        canvas.tube(path, 38, -2, hose, tint=stripe, caps=False)
 
     def _connector(self, canvas: Canvas, frame: Frame, mode: int) -> None:
         """The plastic body: a sleeve with collars and ribs along it."""
@@ -219,7 +220,6 @@ class PipeClip(_PipeStation):
         size = take.knobs.defect_size
         self._wires(canvas, take)
         self._hose(canvas, frame, take)
-        self._connector(canvas, frame, take.mode)
         clip_u, clip_v, turn = (
             6 + take.jitter("clip u", 0.8),
             take.jitter("clip v", 0.8),
@@ -302,8 +302,6 @@ class PipeStaple(_PipeStation):
         size = take.knobs.defect_size
         self._wires(canvas, take)
         self._hose(canvas, frame, take)
-        self._connector(canvas, frame, take.mode)
-        self._slots(canvas, frame)
         if take.defect == "missing":
             window = canvas.window(frame.x - 150, frame.y - 150, frame.x + 150, frame.y + 150)
             mask = scene.blank()
@@ -315,9 +313,9 @@ class PipeStaple(_PipeStation):
         else:
             self._staple(canvas, frame, take.jitter("staple u", 0.7), take.jitter("staple v", 1.6), size)
 
-    @staticmethod
-    def _slots(canvas: Canvas, frame: Frame) -> None:
-        """The grooves that the staple's legs lie in."""
+    def _connector(self, canvas: Canvas, frame: Frame, mode: int) -> None:
+        """With the slots that the staple's legs lie in."""
+        super()._connector(canvas, frame, mode)
         box = canvas.window(frame.x - 110, frame.y - 110, frame.x + 110, frame.y + 110)
         if box is None:
             return

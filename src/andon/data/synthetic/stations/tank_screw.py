@@ -247,8 +247,8 @@ class TankScrew(Station):
         # Small parts lie in its corners, one to four of them.
         rng = take.rng("receptacle content")
         c, s = np.cos(angle), np.sin(angle)
-        for u, v in ((-84, -34), (84, -34), (-30, -34), (36, -34))[: int(rng.integers(1, 5))]:
-            u, v = u + rng.normal(0, 4), v + rng.normal(0, 3)
+        for u, v in ((-84.0, -34.0), (84.0, -34.0), (-30.0, -34.0), (36.0, -34.0))[: int(rng.integers(1, 5))]:
+            u, v = u + float(rng.normal(0, 4)), v + float(rng.normal(0, 3))
             parts.bolt(canvas, x + c * u - s * v, y + s * u + c * v, 9, rng.uniform(0, 1), 16, parts.ZINC)
 
     @staticmethod

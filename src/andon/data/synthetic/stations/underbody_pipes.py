@@ -17,7 +17,7 @@ from andon.core import DefectConfig, FloatArray
 from andon.data.synthetic import parts, shapes
 from andon.data.synthetic.camera import Exposure, Pose
 from andon.data.synthetic.canvas import Canvas, Material
-from andon.data.synthetic.filters import resized
+from andon.data.synthetic.filters import dim, resized
 from andon.data.synthetic.light import Lamp, Light, Rig
 from andon.data.synthetic.parts import ground
 from andon.data.synthetic.randomness import stream
@@ -282,8 +282,7 @@ class UnderbodyPipes(Station):
             phase = take.uniform(f"pass {k}", 0, 2 * np.pi)
             field += np.float32(take.normal(f"dim {k}", amount)) * np.cos(2 * np.pi * (fx * gx + fy * gy) + phase)
         shade = resized(np.exp(field), (height, width), cv2.INTER_CUBIC)
-        linear *= shade[..., None]
-        return linear
+        return dim(linear, shade)
 
 
 def _heat_tint(s: FloatArray, across: FloatArray) -> FloatArray:
