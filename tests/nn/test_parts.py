@@ -8,11 +8,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from andon.core import AndonError
+from andon.data.rendered import rendered_picture
+from andon.data.transform import Transform
 from andon.nn import weights as module
 from andon.nn.parts import fetch_part, known_parts, part_status, parts_named, verify_part
 from andon.nn.pdn import load_teacher
@@ -212,3 +215,14 @@ def test_all_published_parts_are_listed_and_what_comes_with_the_package_is_whole
         if part.name == "embedded":
             assert verify_part(part).source == "embedded"
             assert part.licence == "Apache-2.0"
+
+
+def test_the_codebook_of_the_package_reconstructs_pictures_it_has_not_seen() -> None:
+    model, record = load_discrete_latent_model("embedded")
+    assert (record.source, record.licence, record.pretrained) == ("embedded", "Apache-2.0", True)
+    pictures = np.stack([rendered_picture(99, index, 256) for index in range(6)])
+    batch = Transform(normalisation="unit").normalise(pictures)
+    result = model(batch)
+    error = float((result.reconstruction.clamp(0, 1) - batch).square().mean())
+    assert error < 0.4 * float(batch.var((2, 3)).mean()), "far better than each picture's mean colour"
+    assert result.bottom.indices.unique().numel() > 200

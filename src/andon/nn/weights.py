@@ -199,6 +199,17 @@ PUBLISHED: Mapping[tuple[str, str], PublishedWeights] = {
             ),
         ),
     ),
+    ("dsr_discrete_latent_model", "embedded"): PublishedWeights(
+        "embedded",
+        "Apache-2.0",
+        (
+            PublishedFile(
+                "dsr_discrete_latent_model.safetensors",
+                "4d875ae5bccfb969965c113c23cf918a20b2e1d2150dd5822cbd408c1730aaa9",
+                "",
+            ),
+        ),
+    ),
     # Neither release states a licence of its weights; both were learned from ImageNet.
     ("efficientad_teacher_small", "imagenet"): PublishedWeights(
         "imagenet", "", (_release(*_TEACHERS, "pretrained_teacher_small.pth"),)
