@@ -101,8 +101,9 @@ def load_teacher(size: PDNSize, weights: str | Path) -> tuple[PDN, WeightsRecord
     """A frozen teacher, without padding, and where its weights are from.
 
     Args:
-        weights: "embedded" (comes with the package), "imagenet" (published; of Anomalib's release), "random" or
-            "random:SEED" (the record says so), or a file: .safetensors, .pth, or the release's .zip.
+        weights: "imagenet" (published; of Anomalib's release), "random" or "random:SEED" (the record says so), or a
+            file: .safetensors (``andon pretrain efficientad-teacher`` writes one), .pth, or the release's .zip. No
+            teacher comes with the package.
 
     Raises:
         AndonError: weights not found, damaged, or of another network.
