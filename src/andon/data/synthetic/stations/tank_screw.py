@@ -38,7 +38,7 @@ class TankScrew(Station):
     mode_weights = (0.42, 0.33, 0.25)
     defects = (DefectConfig("missing", 255, 0.7, True),)
     scale = 1.7
-    margin = 34
+    margin = 44
     distortion = 0.025
     dof = (2.2, 30.0, 70.0)
 
@@ -66,8 +66,8 @@ class TankScrew(Station):
 
     def pose(self, take: Take) -> Pose:
         return Pose(
-            take.jitter("dx", 4.0) + take.drift("dx", 3.0),
-            take.jitter("dy", 3.5) + take.drift("dy", 3.0),
+            take.jitter("dx", 7.0) + take.drift("dx", 3.0),
+            take.jitter("dy", 6.0) + take.drift("dy", 3.0),
             take.jitter("roll", 0.004),
             1 + take.jitter("zoom", 0.004),
             (take.jitter("tilt", 0.006), 0.0),
