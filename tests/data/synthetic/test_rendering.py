@@ -115,10 +115,10 @@ def test_hoop_saturation_is_the_smallest_hoop() -> None:
     for index in range(24):
         bad = render("engine_wiring", index, "test", "blue_hoop", knobs=STILL)
         where = bad.channels[0]
-        assert where.saturation == 500
+        assert where.saturation == 420
         sound = render("engine_wiring", index, "test", None, knobs=STILL)
         areas.append(int((where.mask & (difference(sound.image, bad.image) > 12)).sum()))
-    assert 0.8 <= 500 / min(areas) <= 1.05
+    assert 0.8 <= 420 / min(areas) <= 1.05
 
 
 def test_hoop_defect_marks_where_it_should_be_and_where_it_is() -> None:

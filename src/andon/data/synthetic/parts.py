@@ -10,6 +10,7 @@ from andon.data.synthetic import shapes
 from andon.data.synthetic.canvas import Canvas, Material, coverage
 from andon.data.synthetic.filters import gaussian, look_up
 from andon.data.synthetic.shapes import Path2D
+from andon.data.synthetic.texture import SIZE
 
 __all__ = [
     "ALUMINIUM",
@@ -26,6 +27,7 @@ __all__ = [
     "clamp",
     "ground",
     "hole",
+    "paint_mark",
     "screw",
 ]
 
@@ -213,6 +215,28 @@ def barcode_label(
     alpha = coverage(shapes.box(u, v, half[0], half[1], 2.0)) * np.float32(0.96)
     colour = (print_[..., None] * np.array([0.80, 0.79, 0.74], np.float32)).astype(np.float32)
     canvas.decal(window, alpha, colour, 0.35)
+
+
+PAINT_MARKS = ((0.015, 0.08, 0.36), (0.60, 0.42, 0.02), (0.62, 0.61, 0.58), (0.45, 0.03, 0.02))
+"""Colours of the marker pens on the line: blue, yellow, white, red."""
+
+
+def paint_mark(canvas: Canvas, x: float, y: float, rng: np.random.Generator, size: float = 1.0) -> None:
+    """A stroke or a dot of a worker's marker pen, ragged: what says that a joint was checked."""
+    length, width = size * rng.uniform(0, 17), size * rng.uniform(2.2, 4.2)
+    angle, bend = rng.uniform(0, np.pi), rng.uniform(-0.03, 0.03)
+    colour = PAINT_MARKS[int(rng.choice(len(PAINT_MARKS), p=(0.4, 0.25, 0.2, 0.15)))]
+    reach = length + 2 * width + 3
+    window = canvas.window(x - reach, y - reach, x + reach, y + reach)
+    if window is None:
+        return
+    u, v = shapes.rotated(window.x, window.y, x, y, angle)
+    v = v - np.float32(bend) * u * u
+    rows = (np.arange(u.shape[0]) * 3) % SIZE
+    columns = (np.arange(u.shape[1]) * 3 + int(rng.integers(SIZE))) % SIZE
+    ragged = np.float32(0.5) * canvas.station.grain[rows[:, None], columns[None, :]]
+    alpha = coverage(shapes.box(u, v, length + width, width, width) + ragged, 1.6)
+    canvas.decal(window, alpha * np.float32(0.9), colour, 0.4)
 
 
 def operator_arm(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from andon.data.synthetic.canvas import Canvas
 from andon.data.synthetic.filters import gaussian
 from andon.data.synthetic.knobs import Knobs
 from andon.data.synthetic.light import Light, Rig
+from andon.data.synthetic.parts import paint_mark
 from andon.data.synthetic.randomness import stream
 
 __all__ = ["Foreground", "Region", "Scene", "Station", "Take"]
@@ -66,6 +67,14 @@ class Take:
     def clutter(self, what: str, probability: float) -> bool:
         """Whether something harmless appears."""
         return self.chance(what, min(0.95, probability * self.knobs.clutter))
+
+    def marks(self, canvas: Canvas, places: Sequence[tuple[float, float, float, float]], size: float = 1.0) -> None:
+        """Marker strokes, at most one in each place (left, top, right, bottom): harmless, and never the same twice."""
+        for k, (left, top, right, bottom) in enumerate(places):
+            rng = self.rng("mark", k)
+            x, y = rng.uniform(left, right), rng.uniform(top, bottom)
+            if self.clutter(f"mark {k}", 0.45):
+                paint_mark(canvas, x, y, rng, size)
 
     def drift(self, what: str, amount: float) -> float:
         """A slow curve over the production, within ±``amount`` times the drift knob."""

@@ -31,6 +31,8 @@ HOOP_AT = 0.27
 """Nominal place of the hoop, as a fraction of the loom's length."""
 HOOP_WIDTH = 15.0
 LOOM_RADIUS = 14.5
+MARKS = ((5, 5, 160, 110), (5, 120, 140, 215), (15, 300, 150, 390), (200, 20, 330, 110), (270, 290, 390, 390))
+"""Where workers leave marker strokes: (left, top, right, bottom)."""
 
 
 class EngineWiring(Station):
@@ -46,14 +48,15 @@ class EngineWiring(Station):
     }
     full_counts = (285, 285, 322)
     defects = (
-        DefectConfig("blue_hoop", 255, 500, False),
+        # Pixels of the smallest hoop seen in a few hundred good pictures, a cable lying over it.
+        DefectConfig("blue_hoop", 255, 420, False),
         DefectConfig("fastening", 254, 1.0, True),
         DefectConfig("unclipped", 253, 0.7, True),
         DefectConfig("obstruction", 252, 1.0, True),
     )
     distortion = 0.03
     dof = (1.6, 46.0, 50.0)
-    margin = 26
+    margin = 40
 
     # -- light and camera ---------------------------------------------------------------------------------------------
 
@@ -83,10 +86,10 @@ class EngineWiring(Station):
 
     def pose(self, take: Take) -> Pose:
         return Pose(
-            take.jitter("dx", 3.5) + take.drift("dx", 2.0),
-            take.jitter("dy", 3.5) + take.drift("dy", 2.0),
-            take.jitter("roll", 0.014),
-            1 + take.jitter("zoom", 0.006),
+            take.jitter("dx", 5.0) + take.drift("dx", 2.0),
+            take.jitter("dy", 5.0) + take.drift("dy", 2.0),
+            take.jitter("roll", 0.022),
+            1 + take.jitter("zoom", 0.012),
         )
 
     def exposure(self, take: Take) -> Exposure:
@@ -149,14 +152,15 @@ class EngineWiring(Station):
         if take.defect == "multiple":
             kinds = {"blue_hoop", "fastening"}
         size = take.knobs.defect_size
-        turn = take.jitter("module", 0.13)
+        turn = take.jitter("module", 0.17)
         loom = self._loom(take, turn)
 
         loose = None
         if "fastening" in kinds:
             rng = take.rng("defect", "fastening")
             side = 1.0 if rng.uniform() < 0.5 else -1.0
-            loose = side * size * rng.uniform(15, 32)
+            loose = side * size * rng.uniform(10, 24)
+        take.marks(canvas, MARKS)
         cable_a, cable_b = self._cables(take, turn, loose)
         canvas.tube(cable_a, 5.2, 26, CABLE_GREY)
         self._module_base(canvas, turn)
@@ -176,7 +180,7 @@ class EngineWiring(Station):
         """The main loom: in from the left, through the module, out to the upper right."""
         x, y = MODULE
         c, s = 46 * np.cos(turn - 0.42), 46 * np.sin(turn - 0.42)
-        a, b, d = take.jitter("loom left", 7), take.jitter("loom middle", 7), take.jitter("loom right", 8)
+        a, b, d = take.jitter("loom left", 11), take.jitter("loom middle", 9), take.jitter("loom right", 12)
         return smooth_path(
             [(-150, 268 + a), (-20, 282 + a), (92, 268 + b), (x - c, y - s),
              (x + c, y + s), (332, 118 + d), (430, 20 + d), (560, -60)], 6
@@ -187,7 +191,7 @@ class EngineWiring(Station):
         x, y = MODULE
         ux, uy = np.cos(turn - 0.42), np.sin(turn - 0.42)
         nx, ny = -uy, ux
-        a, b = take.jitter("cable a", 12), take.jitter("cable b", 12)
+        a, b = take.jitter("cable a", 17), take.jitter("cable b", 17)
         first = smooth_path(
             [(-150, 330 + a), (30, 322 + a), (130, 290), (x - 40 * ux + 13 * nx, y - 40 * uy + 13 * ny),
              (x + 44 * ux + 14 * nx, y + 44 * uy + 14 * ny), (350, 170 + b), (470, 110), (560, 60)], 7
@@ -238,7 +242,7 @@ class EngineWiring(Station):
             canvas.slab((cx, cy), (6.5, 35), angle, 52, MODULE_PLASTIC, corner=3, bevel=5, anchor=(x, y), wear=0.4)
         shift = 0.0
         if is_open:
-            shift = size * take.rng("defect", "lid").uniform(18, 32)
+            shift = size * take.rng("defect", "lid").uniform(9, 20)
         cx, cy = x - shift * nx, y - shift * ny
         long = 26.0 if not is_open else 20.0
 

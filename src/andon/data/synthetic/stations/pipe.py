@@ -218,6 +218,7 @@ class PipeClip(_PipeStation):
         canvas = scene.canvas
         frame = self.frame_of(take.mode)
         size = take.knobs.defect_size
+        take.marks(canvas, MARKS)
         self._wires(canvas, take)
         self._hose(canvas, frame, take)
         clip_u, clip_v, turn = (
@@ -225,16 +226,16 @@ class PipeClip(_PipeStation):
             take.jitter("clip v", 0.8),
             take.jitter("clip turn", 0.02),
         )
-        disk_u, lean = 74.0 + take.jitter("disk", 0.7), take.jitter("disk lean", 0.01)
+        disk_u, lean = 74.0 + take.jitter("disk", 1.0), take.jitter("disk lean", 0.01)
         unclipped = take.defect == "unclipped"
         home = (clip_u, clip_v, turn, disk_u, lean)
         if unclipped:
             rng = take.rng("defect", "clip")
             side = 1.0 if rng.uniform() < 0.7 else -1.0
             clip_u += size * rng.uniform(-3, 5)
-            clip_v -= side * size * rng.uniform(7, 13)
-            turn += size * rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.25)
-            disk_u += size * rng.uniform(4, 8)
+            clip_v -= side * size * rng.uniform(5, 10)
+            turn += size * rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.2)
+            disk_u += size * rng.uniform(3, 6)
             lean += size * rng.uniform(-0.09, 0.09)
         self._disk(canvas, frame, disk_u, lean)
         self._clip(canvas, frame, clip_u, clip_v, turn)
@@ -300,6 +301,7 @@ class PipeStaple(_PipeStation):
         canvas = scene.canvas
         frame = self.frame_of(take.mode)
         size = take.knobs.defect_size
+        take.marks(canvas, MARKS)
         self._wires(canvas, take)
         self._hose(canvas, frame, take)
         if take.defect == "missing":
@@ -348,6 +350,8 @@ class PipeStaple(_PipeStation):
 
 
 LEG = 15.0
+MARKS = ((300, 20, 390, 110), (330, 190, 395, 330), (20, 20, 130, 140), (250, 330, 390, 395), (20, 300, 170, 390))
+"""Where workers leave marker strokes: (left, top, right, bottom)."""
 
 
 def _staple_points() -> list[tuple[float, float]]:
