@@ -296,3 +296,11 @@ def test_the_study_plan_is_the_study(tiny: Path) -> None:
     assert configs["padim"]["backbone"] == "resnet18"
     assert all(c["transform"]["size"] == [256, 256] for m, c in configs.items() if m != "thumbnail-nn")
     assert sum(s.method == "patchcore" for s in specs) == 8 * 2
+
+
+def test_a_folder_with_a_packaged_plans_name_does_not_hide_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_plan("demo").where == "plan demo"

@@ -235,7 +235,7 @@ def load_plan(
         AndonError: no such plan, YAML syntax, unknown or invalid key: the message names file, line and key.
     """
     path = Path(source)
-    if isinstance(source, str) and not path.exists() and source in packaged_plans():
+    if isinstance(source, str) and not path.is_file() and source in packaged_plans():
         text = resources.files("andon.benchmark").joinpath("plans", f"{source}.yaml").read_text(encoding="utf-8")
         where, base, name = f"plan {source}", Path.cwd(), source
     else:
