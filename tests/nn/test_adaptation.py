@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from andon.core import AndonError
+from andon.data.cache import ArrayCache
 from andon.data.images import Images
 from andon.data.transform import Transform
 from andon.methods.registry import create_method
-from andon.nn import create_extractor
+from andon.nn import andon_features, create_extractor
 from andon.nn.adaptation import Projection, discriminative_projection
 from andon.nn.pseudo_defects import CHANGED, KINDS, add_pseudo_defect
 
@@ -117,6 +120,22 @@ def fitted(request: pytest.FixtureRequest):
     assert any("adapted" in note for note in report.notes)
     assert report.seconds["adaptation"] > 0
     return made
+
+
+def test_a_cached_projection_is_the_fitted_one_and_other_pictures_have_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = create_extractor("andon-features", ("cells",), "embedded")
+    transform = Transform(size=(64, 64))
+    pictures = list(np.random.default_rng(3).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8))
+    cache = ArrayCache(tmp_path)
+    plain = extractor.adapt(Images(pictures[:4]), transform)
+    first = extractor.adapt(Images(pictures[:4], cache), transform)
+    other = extractor.adapt(Images(pictures[1:], cache), transform)
+    monkeypatch.setattr(andon_features, "fit_projection", lambda *a, **k: pytest.fail("fitted again"))
+    again = extractor.adapt(Images(pictures[:4], ArrayCache(tmp_path)), transform)
+    assert again.fingerprint == first.fingerprint == plain.fingerprint != other.fingerprint
+    assert torch.equal(again.projection.matrix, plain.projection.matrix)
 
 
 def test_methods_find_a_foreign_body_and_where_it_is(fitted) -> None:

@@ -30,8 +30,10 @@ from andon.data.transform import Transform
 from andon.nn.features import FeatureExtractor, WeightsRecord
 from andon.nn.pseudo_defects import add_pseudo_defect
 
-__all__ = ["AdaptedExtractor", "Projection", "discriminative_projection", "fit_projection"]
+__all__ = ["RECIPE", "AdaptedExtractor", "Projection", "discriminative_projection", "fit_projection"]
 
+RECIPE = 1
+"""Goes up with every change that gives other numbers: projections are cached under it."""
 N_COMPONENTS = 32
 MAX_PICTURES = 200
 """Good pictures that are looked at, evenly spaced over all: more change the covariances little."""

@@ -22,7 +22,7 @@ from torch import nn
 from andon.core import AndonError, ProgressCallback, canonical_json, no_progress
 from andon.data.images import Images
 from andon.data.transform import IMAGENET_MEAN, IMAGENET_STD, Transform
-from andon.nn.adaptation import AdaptedExtractor, Projection, fit_projection
+from andon.nn.adaptation import RECIPE, AdaptedExtractor, Projection, fit_projection
 from andon.nn.features import WeightsRecord
 
 __all__ = ["NAME", "STAGE", "AndonFeatures", "FilterBank", "create_andon_features", "gabor_kernels"]
@@ -192,9 +192,26 @@ class AndonFeatures:
         device: torch.device | str = "cpu",
         progress: ProgressCallback = no_progress,
     ) -> AdaptedExtractor:
-        """Fits the projection to good pictures; see ``andon.nn.adaptation.fit_projection``."""
-        projection = fit_projection(self.to(device), images, transform, device=device, progress=progress)
-        return AdaptedExtractor(self, projection)
+        """Fits the projection to good pictures; see ``andon.nn.adaptation.fit_projection``.
+
+        Where ``images`` has a cache the projection is kept in it under the pictures' fingerprints: all seeds, and all
+        methods on these features, share it.
+        """
+        cache = images.cache
+        if cache is None:
+            projection = fit_projection(self.to(device), images, transform, device=device, progress=progress)
+            return AdaptedExtractor(self, projection).to(device)
+        kind = f"projections-{RECIPE}-{self.fingerprint}-{transform.key}"
+        prints = "\n".join(images.fingerprint(i) for i in range(len(images)))
+        key = hashlib.blake2b(prints.encode(), digest_size=16).hexdigest()
+        with cache.lock(kind):
+            kept = cache.get(kind, key)
+            if kept is not None:
+                mean, matrix = (torch.from_numpy(array) for array in kept)
+                return self.restore({"mean": mean, "projection": matrix}).to(device)
+            projection = fit_projection(self.to(device), images, transform, device=device, progress=progress)
+            cache.put(kind, key, (projection.mean.numpy(), projection.matrix.numpy()))
+        return AdaptedExtractor(self, projection).to(device)
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> AdaptedExtractor:
         """The adapted extractor of a saved ``AdaptedExtractor.state()``; AndonError names a wrong tensor."""
