@@ -104,7 +104,8 @@ def test_cells_lie_where_the_picture_has_them(flip: int) -> None:
 
 def test_a_picture_does_not_depend_on_its_batch() -> None:
     batch = pictures(3)
-    assert torch.equal(extract(batch)[1:2], extract(batch[1:2]))
+    # To rounding: a convolution may add in another order for another batch size.
+    assert torch.allclose(extract(batch)[1:2], extract(batch[1:2]), rtol=1e-4, atol=1e-4)
 
 
 def test_record_and_fingerprint() -> None:

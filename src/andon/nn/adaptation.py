@@ -89,9 +89,9 @@ class AdaptedExtractor:
     def __init__(self, base: FeatureExtractor, projection: Projection) -> None:
         self.base = base
         self.projection = projection
-        # As a 1×1 convolution: x·Wᵀ − mean·Wᵀ.
+        # As a 1×1 convolution; the mean goes first, for x·W and mean·W are much larger than their difference.
         self._kernel = projection.matrix.T.contiguous()[:, :, None, None]
-        self._offset = -(projection.mean @ projection.matrix)
+        self._mean = projection.mean[:, None, None]
         self.channels = (projection.matrix.shape[1],)
         self.strides = base.strides
         self.weights: WeightsRecord = base.weights
@@ -102,13 +102,13 @@ class AdaptedExtractor:
 
     def to(self, device: torch.device | str) -> AdaptedExtractor:
         self.base.to(device)
-        self._kernel, self._offset = self._kernel.to(device), self._offset.to(device)
+        self._kernel, self._mean = self._kernel.to(device), self._mean.to(device)
         return self
 
     @torch.no_grad()
     def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         (features,) = self.base(batch)
-        return (F.conv2d(features, self._kernel, self._offset),)
+        return (F.conv2d(features - self._mean, self._kernel),)
 
     def state(self) -> dict[str, torch.Tensor]:
         """What was fitted, as tensors; the base extractor's ``restore`` takes it."""
