@@ -36,9 +36,7 @@ def published_row(group: RowGroup, row: TableRow) -> list[str] | None:
 
 def to_rich(table: Table) -> RenderableType:
     """For a ``rich`` console. The best set is bold, and starred for terminals that show no bold."""
-    grid = RichTable(
-        box=box.SIMPLE_HEAD, title=Text(heading(table), style="bold"), title_justify="left", pad_edge=False
-    )
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column(Text(table.stub))
     for label in table.columns:
         grid.add_column(Text(label), justify="right")
