@@ -111,7 +111,7 @@ def demo(
         out.print(f"pictures: {pictures}, rendered in {_duration(time.monotonic() - start)}")
     with _bench_progress() as on_event:
         summary = run_plan("demo", store, data=[pictures], jobs=jobs, on_event=on_event)
-    _print_summary(summary, store)
+    _print_summary(summary)
     _print_tables(store, (6, 9))
     _report(store, folder / "report.html", None)
     out.print(f"done in {_duration(time.monotonic() - start)}; run again, it goes on where it stopped")
@@ -297,6 +297,10 @@ def bench_run(
             "--set", help="Without a plan: METHOD.OPTION=VALUE, as in patchcore.backbone=resnet18.", show_default=False
         ),
     ] = None,
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="Without a plan: on the features that come with Andon; no weights needed."),
+    ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default=False)] = None,
     categories: Categories = None,
     jobs: Jobs = None,
@@ -310,7 +314,7 @@ def bench_run(
     """
     from andon.benchmark import expand, run_plan
 
-    chosen = _plan(plan, data, methods, options, seeds, categories)
+    chosen = _plan(plan, data, methods, options, seeds, categories, embedded)
     if dry_run:
         with _progress() as progress:
             progress("data", 0, 1)
@@ -394,7 +398,7 @@ def bench_report(
     title: Annotated[str | None, typer.Option(help="Title of the page.", show_default=False)] = None,
     tables: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the tables there as Markdown, LaTeX and CSV too.", show_default=False),
+        typer.Option(metavar="DIR", help="Write the tables there: text, Markdown, LaTeX, CSV.", show_default=False),
     ] = None,
 ) -> None:
     """The study's tables in the terminal, and one self-contained report page."""
@@ -716,18 +720,14 @@ def _report(store: Path, path: Path, title: str | None) -> None:
 
 
 def _finish(summary: RunSummary, store: Path) -> None:
-    _print_summary(summary, store)
+    _print_summary(summary)
     if summary.finished or summary.skipped:
         out.print(f"tables and report page: andon bench report -s {store}", soft_wrap=True)
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _print_summary(summary: RunSummary, store: Path) -> None:
-    for failure in summary.failed:
-        spec = failure.spec
-        where = f"{spec.label} on {spec.category}, seed {spec.seed}"
-        err.print(f"[bold red]failed[/bold red] {escape(where)}: {escape(failure.reason)}", soft_wrap=True)
+def _print_summary(summary: RunSummary) -> None:
     parts = [f"{len(summary.finished)} experiments done in {_duration(summary.seconds)}"]
     if summary.skipped:
         parts.append(f"{len(summary.skipped)} were there already")
@@ -743,12 +743,15 @@ def _plan(
     options: list[str] | None,
     seeds: int | None,
     categories: list[str] | None,
+    embedded: bool,
 ) -> Plan:
     from andon.benchmark.plan import load_plan, make_plan
 
     if source is not None:
-        if methods or options:
-            raise AndonError("--method and --set are for running without a plan; write them into the plan instead")
+        if methods or options or embedded:
+            raise AndonError(
+                "--method, --set and --embedded are for running without a plan; write them into the plan instead"
+            )
         return load_plan(source, data=data or (), seeds=seeds, categories=categories or None)
     if not data:
         raise AndonError("nothing to run: name a plan, or give --data DIR (see: andon bench plans)")
@@ -758,6 +761,7 @@ def _plan(
         options=options or (),
         seeds=seeds or 1,
         categories=categories or None,
+        embedded=embedded,
     )
 
 

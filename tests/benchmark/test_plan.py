@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from andon.benchmark.plan import PlanContent, expand, load_plan, make_plan, packaged_plans
 from andon.core import AndonError
 from andon.methods import method_class
+from andon.methods.presets import EMBEDDED
 from tests.benchmark.tiny import write_tiny
 
 FAKE = Path(__file__).with_name("fake_method.py")
@@ -304,3 +305,14 @@ def test_a_folder_with_a_packaged_plans_name_does_not_hide_the_plan(
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_plan("demo").where == "plan demo"
+
+
+def test_embedded_features_and_options_on_top_of_them(tmp_path: Path) -> None:
+    plan = make_plan([tmp_path], ["thumbnail-nn", "patchcore"], options=["patchcore.top_k=7"], embedded=True)
+    floor, patchcore = plan.content.methods
+    assert floor.config == {}
+    assert patchcore.config["backbone"] == "andon-features"
+    assert patchcore.config["top_k"] == 7
+    assert patchcore.config["transform"] == {"size": [224, 224]}
+    assert patchcore.label == "Patchcore andon-features, top_k=7"
+    assert EMBEDDED["patchcore"]["top_k"] == 20

@@ -22,6 +22,7 @@ Plans that come with Andon (``packaged_plans``) are used by name; their data set
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -34,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from andon.benchmark.record import ExperimentSpec, Protocol
 from andon.core import AndonError, Category, Dataset, ProgressCallback, canonical_json, no_progress
 from andon.data import category_fingerprint, load_dataset
+from andon.methods.presets import EMBEDDED
 from andon.methods.registry import create_method, method_class
 
 __all__ = [
@@ -259,6 +261,7 @@ def make_plan(
     options: Sequence[str] = (),
     seeds: int | Sequence[int] = 1,
     categories: Sequence[str] | None = None,
+    embedded: bool = False,
 ) -> Plan:
     """A plan without a file: methods on folders.
 
@@ -269,13 +272,17 @@ def make_plan(
             ``padim.transform.size=[128, 128]``.
         seeds: their number, or a list.
         categories: those wanted of every data set; all otherwise.
+        embedded: methods that stand on a feature extractor take the one that comes with the package, with the settings
+            that go with it (``andon.methods.presets``); ``options`` win over them.
 
     Its name says methods, options and folders, so that several of them in one store stand side by side.
 
     Raises:
         AndonError: an option of no method or without a value; the rest comes with ``expand``.
     """
-    configs: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    presets = EMBEDDED if embedded else {}
+    # Through JSON: a copy of its own for every method, and lists where the presets have tuples.
+    configs: dict[str, dict[str, Any]] = {m: json.loads(json.dumps(dict(presets.get(m, {})))) for m in methods}
     changes: dict[str, list[str]] = {method: [] for method in methods}
     for option in options:
         method = max((m for m in methods if option.startswith(f"{m}.")), key=len, default=None)
@@ -299,12 +306,14 @@ def make_plan(
     entries: list[Any] = []
     for method in methods:
         if configs[method]:
-            label = f"{method_class(method).title} {', '.join(changes[method])}"
+            words = ["andon-features"] * (method in presets) + changes[method]
+            label = f"{method_class(method).title} {', '.join(words)}"
             entries.append({"method": method, "label": label, "config": configs[method]})
         else:
             entries.append(method)
+    what = ", ".join([*methods, *options, *["embedded"] * embedded])
     value = {
-        "name": f"{', '.join([*methods, *options])} on {', '.join(Path(d).resolve().name for d in data)}",
+        "name": f"{what} on {', '.join(Path(d).resolve().name for d in data)}",
         "datasets": [
             {"path": str(Path(d).absolute()), **({"categories": list(categories)} if categories else {})} for d in data
         ],
