@@ -2,7 +2,7 @@
 
     python benchmarks/synthetic_difficulty.py [--train 60 --good 40 --defective 40] [--seeds 0 1] [--tasks …] [--write]
 
-No pretrained weights are assumed: PaDiM and Patchcore run on the embedded extractor (``andon.methods.presets``), and
+No pretrained weights are assumed: PaDiM and Patchcore run on the embedded extractor (preset ``embedded``), and
 optionally (``--random``) on random orthogonal ResNet-18 weights.
 ``--write`` puts the table into benchmarks/results/synthetic_difficulty.md.
 """
@@ -27,7 +27,6 @@ from andon.data.cache import ArrayCache
 from andon.data.images import Images
 from andon.data.synthetic import TASKS, Counts, generate
 from andon.methods.base import Method
-from andon.methods.presets import EMBEDDED
 from andon.methods.registry import create_method
 
 STUDY = {  # Table 6: PaDiM, Patchcore
@@ -43,8 +42,8 @@ STUDY = {  # Table 6: PaDiM, Patchcore
 def methods(random: bool) -> dict[str, Method]:
     out = {
         "thumbnail-nn": create_method("thumbnail-nn"),
-        "PaDiM": create_method("padim", EMBEDDED["padim"]),
-        "Patchcore": create_method("patchcore", EMBEDDED["patchcore"]),
+        "PaDiM": create_method("padim", preset="embedded"),
+        "Patchcore": create_method("patchcore", preset="embedded"),
     }
     if random:
         out["PaDiM (random ResNet-18)"] = create_method("padim", weights="random")

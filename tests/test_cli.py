@@ -138,7 +138,7 @@ def test_methods_show_prints_what_a_plan_takes(name: str) -> None:
         (("bench", "run", "-s", "store"), "nothing to run"),
         (("bench", "run", "absent.yaml", "-s", "store"), "absent.yaml"),
         (("bench", "run", "-d", "absent", "-s", "store"), "absent"),
-        (("bench", "run", "demo", "-m", "padim", "-s", "store"), "--method, --set and --embedded"),
+        (("bench", "run", "demo", "-m", "padim", "-s", "store"), "--method, --set, --preset and --embedded"),
         (("bench", "run", "-d", "{pictures}", "-m", "patchcor", "-s", "store"), "unknown method 'patchcor'"),
         (("bench", "run", "-d", "{pictures}", "-m", "padim", "--set", "padim.sigmma=1", "-s", "store"), "sigmma"),
         (("bench", "run", "-d", "{pictures}", "-c", "nuts", "-s", "store"), "nuts"),

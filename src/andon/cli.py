@@ -297,9 +297,17 @@ def bench_run(
             "--set", help="Without a plan: METHOD.OPTION=VALUE, as in patchcore.backbone=resnet18.", show_default=False
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Without a plan: named configuration of the methods (andon methods show).",
+            show_default=False,
+        ),
+    ] = None,
     embedded: Annotated[
         bool,
-        typer.Option("--embedded", help="Without a plan: on the features that come with Andon; no weights needed."),
+        typer.Option("--embedded", help="Without a plan: --preset embedded, which needs no weights from elsewhere."),
     ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default=False)] = None,
     categories: Categories = None,
@@ -314,7 +322,9 @@ def bench_run(
     """
     from andon.benchmark import expand, run_plan
 
-    chosen = _plan(plan, data, methods, options, seeds, categories, embedded)
+    if embedded and preset not in (None, "embedded"):
+        raise AndonError(f"--embedded and --preset {preset}: give one of them")
+    chosen = _plan(plan, data, methods, options, seeds, categories, "embedded" if embedded else preset)
     if dry_run:
         with _progress() as progress:
             progress("data", 0, 1)
@@ -451,6 +461,10 @@ def methods_show(name: Annotated[str, typer.Argument(help="A method's name, or f
     config = cls.Config().model_dump(mode="json")
     text = yaml.safe_dump({"method": name, "config": config}, sort_keys=False, default_flow_style=None, width=100)
     out.print(escape(text.rstrip()))
+    for preset, options in cls.presets.items():
+        changed = cls.Config(**options).model_dump(mode="json", include=set(options))
+        words = yaml.safe_dump(changed, sort_keys=False, default_flow_style=True, width=10_000).strip()
+        out.print(f"preset {escape(preset)}: {escape(words) if options else 'as above'}", soft_wrap=True)
 
 
 # andon weights
@@ -743,14 +757,15 @@ def _plan(
     options: list[str] | None,
     seeds: int | None,
     categories: list[str] | None,
-    embedded: bool,
+    preset: str | None,
 ) -> Plan:
     from andon.benchmark.plan import load_plan, make_plan
 
     if source is not None:
-        if methods or options or embedded:
+        if methods or options or preset:
             raise AndonError(
-                "--method, --set and --embedded are for running without a plan; write them into the plan instead"
+                "--method, --set, --preset and --embedded are for running without a plan; write them into the plan "
+                "instead"
             )
         return load_plan(source, data=data or (), seeds=seeds, categories=categories or None)
     if not data:
@@ -761,7 +776,7 @@ def _plan(
         options=options or (),
         seeds=seeds or 1,
         categories=categories or None,
-        embedded=embedded,
+        preset=preset,
     )
 
 

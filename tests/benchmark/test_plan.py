@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from andon.benchmark.plan import PlanContent, expand, load_plan, make_plan, packaged_plans
 from andon.core import AndonError
 from andon.methods import method_class
-from andon.methods.presets import EMBEDDED
 from tests.benchmark.tiny import write_tiny
 
 FAKE = Path(__file__).with_name("fake_method.py")
@@ -307,12 +306,11 @@ def test_a_folder_with_a_packaged_plans_name_does_not_hide_the_plan(
     assert load_plan("demo").where == "plan demo"
 
 
-def test_embedded_features_and_options_on_top_of_them(tmp_path: Path) -> None:
-    plan = make_plan([tmp_path], ["thumbnail-nn", "patchcore"], options=["patchcore.top_k=7"], embedded=True)
+def test_a_preset_and_options_on_top_of_it(tmp_path: Path) -> None:
+    plan = make_plan([tmp_path], ["thumbnail-nn", "patchcore"], options=["patchcore.top_k=7"], preset="embedded")
     floor, patchcore = plan.content.methods
-    assert floor.config == {}
-    assert patchcore.config["backbone"] == "andon-features"
-    assert patchcore.config["top_k"] == 7
-    assert patchcore.config["transform"] == {"size": [224, 224]}
-    assert patchcore.label == "Patchcore andon-features, top_k=7"
-    assert EMBEDDED["patchcore"]["top_k"] == 20
+    assert (floor.preset, floor.config) == (None, {})
+    assert (patchcore.preset, patchcore.config) == ("embedded", {"top_k": 7})
+    assert patchcore.label == "Patchcore embedded, top_k=7"
+    with pytest.raises(AndonError, match="'absent': no method of the plan has it; presets: study, embedded"):
+        make_plan([tmp_path], ["thumbnail-nn", "patchcore"], preset="absent")

@@ -75,3 +75,24 @@ def test_a_bad_file_is_one_clear_message(tmp_path: Path, text: str, reference: s
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(AndonError, match=message):
         method_class(str(tmp_path / reference))
+
+
+PRESETS = [(name, preset) for name in method_names() for preset in method_class(name).presets]
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_presets_are_valid_and_the_embedded_ones_need_nothing_from_outside(name: str, preset: str) -> None:
+    config = create_method(name, preset=preset).config
+    if preset == "embedded":
+        assert getattr(config, "weights", "embedded") == "embedded"
+
+
+def test_options_win_over_a_preset_inside_of_mappings_too() -> None:
+    method = create_method("patchcore", {"transform": {"crop": [192, 192]}}, preset="embedded", top_k=3)
+    assert method.transform.size == (224, 224)
+    assert method.transform.crop == (192, 192)
+    assert method.config.top_k == 3  # type: ignore[attr-defined]
+    with pytest.raises(AndonError, match="patchcore: unknown preset 'nonsense'; its presets: study, embedded"):
+        create_method("patchcore", preset="nonsense")
+    with pytest.raises(AndonError, match="thumbnail-nn: unknown preset 'study'; it has none"):
+        create_method("thumbnail-nn", preset="study")

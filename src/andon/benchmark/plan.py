@@ -22,7 +22,6 @@ Plans that come with Andon (``packaged_plans``) are used by name; their data set
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -33,10 +32,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from andon.benchmark.record import ExperimentSpec, Protocol
-from andon.core import AndonError, Category, Dataset, ProgressCallback, canonical_json, no_progress
+from andon.core import AndonError, Category, Dataset, ProgressCallback, canonical_json, listed, no_progress
 from andon.data import category_fingerprint, load_dataset
-from andon.methods.presets import EMBEDDED
-from andon.methods.registry import create_method, method_class
+from andon.methods.registry import create_method, method_class, preset_config
 
 __all__ = [
     "DatasetEntry",
@@ -84,12 +82,14 @@ class MethodEntry(_Frozen):
     Attributes:
         method: registered name, or ``path/to/file.py:Class`` with the path relative to the plan's file.
         label: what tables call it; the method's title otherwise. Unique in a plan.
+        preset: named configuration of the method ("embedded", "study", …; ``Method.presets``), below ``config``.
         config: options of the method's Config that differ from its defaults.
         protocol: options of ``Protocol`` that differ from the plan's.
     """
 
     method: str
     label: str | None = None
+    preset: str | None = None
     config: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
 
@@ -261,7 +261,7 @@ def make_plan(
     options: Sequence[str] = (),
     seeds: int | Sequence[int] = 1,
     categories: Sequence[str] | None = None,
-    embedded: bool = False,
+    preset: str | None = None,
 ) -> Plan:
     """A plan without a file: methods on folders.
 
@@ -272,17 +272,18 @@ def make_plan(
             ``padim.transform.size=[128, 128]``.
         seeds: their number, or a list.
         categories: those wanted of every data set; all otherwise.
-        embedded: methods that stand on a feature extractor take the one that comes with the package, with the settings
-            that go with it (``andon.methods.presets``); ``options`` win over them.
+        preset: named configuration ("embedded", "study", …) of those methods that have it; ``options`` win over it.
 
     Its name says methods, options and folders, so that several of them in one store stand side by side.
 
     Raises:
-        AndonError: an option of no method or without a value; the rest comes with ``expand``.
+        AndonError: an option of no method or without a value, a preset of none; the rest comes with ``expand``.
     """
-    presets = EMBEDDED if embedded else {}
-    # Through JSON: a copy of its own for every method, and lists where the presets have tuples.
-    configs: dict[str, dict[str, Any]] = {m: json.loads(json.dumps(dict(presets.get(m, {})))) for m in methods}
+    having = [m for m in methods if preset is not None and preset in method_class(m).presets]
+    if preset is not None and not having:
+        known = dict.fromkeys(p for m in methods for p in method_class(m).presets)
+        raise AndonError(f"preset {preset!r}: no method of the plan has it; presets: {listed(known) or 'none'}")
+    configs: dict[str, dict[str, Any]] = {m: {} for m in methods}
     changes: dict[str, list[str]] = {method: [] for method in methods}
     for option in options:
         method = max((m for m in methods if option.startswith(f"{m}.")), key=len, default=None)
@@ -305,13 +306,14 @@ def make_plan(
         changes[method].append(f"{place}={text}")
     entries: list[Any] = []
     for method in methods:
-        if configs[method]:
-            words = ["andon-features"] * (method in presets) + changes[method]
-            label = f"{method_class(method).title} {', '.join(words)}"
-            entries.append({"method": method, "label": label, "config": configs[method]})
+        words = ([preset] if preset and method in having else []) + changes[method]
+        if words:
+            entry: dict[str, Any] = {"method": method, "label": f"{method_class(method).title} {', '.join(words)}"}
+            entry |= {"preset": preset} if method in having else {}
+            entries.append(entry | ({"config": configs[method]} if configs[method] else {}))
         else:
             entries.append(method)
-    what = ", ".join([*methods, *options, *["embedded"] * embedded])
+    what = ", ".join([*methods, *options, *([preset] if preset else [])])
     value = {
         "name": f"{what} on {', '.join(Path(d).resolve().name for d in data)}",
         "datasets": [
@@ -416,7 +418,12 @@ def _resolve_method(plan: Plan, index: int) -> _ResolvedMethod:
         if path.is_file():
             code = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     try:
-        method = create_method(reference, entry.config)
+        if entry.preset:
+            preset_config(reference, entry.preset)
+    except AndonError as error:
+        raise plan.error((*location, "preset"), str(error)) from error
+    try:
+        method = create_method(reference, entry.config, preset=entry.preset)
     except AndonError as error:
         raise plan.error((*location, "config") if entry.config else location, str(error)) from error
     except TypeError as error:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -106,6 +107,7 @@ def run_experiment(
     _reset_peak_memory()
     counting = None if cache is None else _CountingCache(cache.root, max_bytes=cache.max_bytes)
     method = _create(spec, options)
+    method.checkpoints = store.checkpoints(spec.id)
     train = draw_shots(category.train, spec.protocol.shots, spec.seed, category.name)
 
     before = time.perf_counter()
@@ -118,7 +120,7 @@ def run_experiment(
     notes = list(report.notes)
     if spec.protocol.calibration_folds:
         before = time.perf_counter()
-        calibration = _cross_fitted_scores(spec, options, train, counting, progress)
+        calibration = _cross_fitted_scores(spec, options, train, counting, method.checkpoints, progress)
         calibration_seconds = time.perf_counter() - before
         if calibration is None:
             notes.append("one training picture: no threshold from training pictures")
@@ -178,6 +180,7 @@ def run_experiment(
         model=method.state_dict() if options.keep_model else None,
         log=_read_log(log),
     )
+    shutil.rmtree(store.checkpoints(spec.id), ignore_errors=True)
     return record
 
 
@@ -214,6 +217,7 @@ def _cross_fitted_scores(
     options: RunOptions,
     train: Sequence[Sample],
     cache: ArrayCache | None,
+    checkpoints: Path,
     progress: ProgressCallback,
 ) -> npt.NDArray[np.float32] | None:
     """Image score of every training picture by a model that did not see its block; None for a single picture."""
@@ -228,6 +232,7 @@ def _cross_fitted_scores(
     for fold, block in enumerate(np.array_split(np.arange(len(train)), folds)):
         held_out = set(block.tolist())
         rest = [s for i, s in enumerate(train) if i not in held_out]
+        method.checkpoints = checkpoints / f"fold-{fold}"
         method.fit(Images(rest, cache), seed=spec.seed, device=options.device)
         predictions = method.iterate_predictions(Images([train[i] for i in block], cache))
         scores[block] = np.concatenate([p.image_scores for p in predictions])

@@ -222,6 +222,10 @@ class Store:
         """Where things are written before they are renamed; on the store's file system."""
         return self.root / "scratch"
 
+    def checkpoints(self, experiment_id: str) -> Path:
+        """Folder for the state of an experiment's training, from which a killed one goes on; its result removes it."""
+        return self.root / "checkpoints" / experiment_id
+
     @property
     def cache_root(self) -> Path:
         """The default folder for the cache of pictures and features."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -15,7 +16,7 @@ from andon.data.images import ImageLike, Images, as_images
 from andon.data.transform import Transform
 from andon.nn.features import AdaptableExtractor, FeatureExtractor, FittedExtractor, WeightsRecord, iterate_features
 
-__all__ = ["ConfigT", "FeatureMethod", "FitReport", "Method", "MethodConfig"]
+__all__ = ["EMBEDDED_FEATURES", "ConfigT", "FeatureMethod", "FitReport", "Method", "MethodConfig"]
 
 
 class MethodConfig(BaseModel):
@@ -28,6 +29,13 @@ class MethodConfig(BaseModel):
     """Pictures a batch at prediction; changes speed and memory, never scores."""
 
 
+EMBEDDED_FEATURES: Mapping[str, Any] = {
+    "backbone": "andon-features",
+    "layers": ("cells",),
+    "weights": "embedded",
+    "transform": {"size": (224, 224)},
+}
+"""Options with which a method stands on the extractor that comes with the package (docs/features.md)."""
 _EXTRACTOR = "extractor."
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
@@ -70,7 +78,13 @@ class Method(ABC, Generic[ConfigT]):
     """Whether ``fit`` is gradient training (slow), rather than one pass over features."""
     seeded: ClassVar[bool] = True
     """Whether the seed changes the result."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named configurations, as options that differ from the defaults: "study" (the AutoVI study's settings),
+    "released-code" (the deviations of the study's code), "embedded" (needs nothing from outside the package)."""
     Config: ClassVar[type[MethodConfig]]
+    checkpoints: Path | None = None
+    """Folder where a trained method keeps the state of its training, to go on from there; None keeps none. Whoever sets
+    it gives each run its own, and removes it when the result is stored."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from andon.core import AndonError, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
 from andon.methods._maps import upsample_and_smooth
 from andon.methods._state import checked_state
-from andon.methods.base import FeatureMethod, FitReport, MethodConfig
+from andon.methods.base import EMBEDDED_FEATURES, FeatureMethod, FitReport, MethodConfig
 from andon.methods.registry import register
 from andon.nn import FeatureExtractor, create_extractor
 
@@ -170,6 +170,7 @@ class Padim(FeatureMethod[PadimConfig]):
     title = "PaDiM"
     paper = "Defard et al., PaDiM, ICPR workshops 2021, arXiv 2011.08785"
     Config: ClassVar[type[MethodConfig]] = PadimConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"study": {}, "embedded": EMBEDDED_FEATURES}
 
     def __init__(self, config: PadimConfig) -> None:
         super().__init__(config)

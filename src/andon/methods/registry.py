@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from andon.core import AndonError
 from andon.methods.base import Method
 
-__all__ = ["create_method", "method_class", "method_names", "register"]
+__all__ = ["create_method", "method_class", "method_names", "preset_config", "register"]
 
 # One line a method: its module is imported when the name is asked for, so that a listing costs no torch model.
 _MODULES = {
@@ -84,18 +84,39 @@ def method_class(name: str) -> type[Method[Any]]:
     raise AndonError(f"unknown method {name!r}; known: {', '.join(method_names())} (or path/to/file.py:Class)")
 
 
-def create_method(name: str, config: Mapping[str, Any] | None = None, **overrides: Any) -> Method[Any]:
+def preset_config(name: str, preset: str) -> dict[str, Any]:
+    """The options of a method's preset, as a new mapping; AndonError where the method has no such preset."""
+    presets = method_class(name).presets
+    if preset not in presets:
+        known = f"its presets: {', '.join(presets)}" if presets else "it has none"
+        raise AndonError(f"method {name}: unknown preset {preset!r}; {known}")
+    return _merged(presets[preset], {})
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mappings in them (``transform``) likewise."""
+    merged = {k: _merged(v, {}) if isinstance(v, Mapping) else v for k, v in below.items()}
+    for key, value in above.items():
+        known = merged.get(key)
+        merged[key] = _merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def create_method(
+    name: str, config: Mapping[str, Any] | None = None, *, preset: str | None = None, **overrides: Any
+) -> Method[Any]:
     """Makes a method with its default Config and the given overrides.
 
     Args:
         name: a known name or ``path/to/file.py:Class``.
         config: hyperparameters as a mapping (from a plan); ``overrides`` wins over it.
+        preset: named configuration of the method below both (``Method.presets``), "embedded" for instance.
 
     Raises:
-        AndonError: unknown method, unknown or invalid hyperparameter (named).
+        AndonError: unknown method or preset, unknown or invalid hyperparameter (named).
     """
     cls = method_class(name)
-    options = {**(config or {}), **overrides}
+    options = {**_merged(preset_config(name, preset) if preset else {}, config or {}), **overrides}
     try:
         return cls(cls.Config(**options))
     except ValidationError as error:

@@ -1,0 +1,54 @@
+"""What the trained methods share beside the loop itself (``andon.nn.training``)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from andon.core import canonical_json
+from andon.data.images import Images
+from andon.methods.base import Method, MethodConfig
+
+__all__ = ["TrainedConfig", "budget_notes", "budgeted", "stage_checkpoint", "training_identity"]
+
+
+class TrainedConfig(MethodConfig):
+    """Base of the trained methods' Configs.
+
+    Attributes:
+        budget: part of the training's length that is trained, for demonstrations and tests; schedules are compressed
+            likewise. The result's notes say so where it is not 1.
+    """
+
+    budget: float = Field(1.0, gt=0, le=1)
+
+
+def budgeted(amount: float, budget: float) -> int:
+    """``amount`` steps or epochs under a budget: at least 1."""
+    return max(1, round(amount * budget))
+
+
+def budget_notes(config: TrainedConfig, done: int, full: int, unit: str = "steps") -> tuple[str, ...]:
+    """The note on a shortened training, for ``FitReport.notes``; nothing for a full one."""
+    if config.budget == 1:
+        return ()
+    return (f"shortened training: {done:,} {unit} instead of {full:,} (budget {config.budget:g})",)
+
+
+def stage_checkpoint(method: Method[Any], stage: str) -> Path | None:
+    """File of a training stage's checkpoint; None where the method keeps none."""
+    return None if method.checkpoints is None else method.checkpoints / f"{stage}.ckpt"
+
+
+def training_identity(method: Method[Any], train: Images, seed: int) -> str:
+    """What a training run is: method, configuration, seed, and the content of its pictures in order.
+
+    A checkpoint of another run is refused by it.
+    """
+    pictures = hashlib.blake2b(digest_size=16)
+    for index in range(len(train)):
+        pictures.update(train.fingerprint(index).encode())
+    return canonical_json({**method.describe(), "seed": seed, "train": pictures.hexdigest()})
