@@ -48,6 +48,7 @@ class FakeMethod:
     fails: frozenset[tuple[str, int]] = frozenset()
     pending: frozenset[tuple[str, int]] = frozenset()
     curves: bool = False
+    budget: float | None = None
     shots: int | None = None
 
 
@@ -67,7 +68,8 @@ def spec_of(
         data_fingerprint=fingerprint or f"{zlib.crc32(category.encode('utf-8', 'replace')):032x}",
         method=method.name,
         label=method.label,
-        config={"backbone": "resnet18", "layers": ["layer2", "layer3"], "variant": method.label},
+        config={"backbone": "resnet18", "layers": ["layer2", "layer3"], "variant": method.label}
+        | ({} if method.budget is None else {"budget": method.budget}),
         protocol=Protocol(shots=method.shots, calibration_folds=3),
         seed=seed,
     )

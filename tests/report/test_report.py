@@ -109,6 +109,14 @@ def test_every_section_names_the_random_weights(page: str) -> None:
         assert "Fixed-seed orthogonal initialisation" in banner[0]
 
 
+def test_a_shortened_training_is_said_beside_the_method_and_below_the_tables(tmp_path: Path) -> None:
+    short = FakeMethod("draem", "DRAEM", curves=True, budget=0.025)
+    store = fill(tmp_path / "s", methods=(METHODS[2], short, FakeMethod("dsr", "DSR", budget=1.0)), gallery=False)
+    text = write_report(store, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert '<span class="tag">2.5 % of the training</span>' in text
+    assert "Shortened training: DRAEM 2.5 % of the full length." in text
+
+
 def test_no_banner_where_weights_are_pretrained(tmp_path: Path) -> None:
     store = fill(tmp_path / "s", methods=(METHODS[2],), gallery=False)
     text = write_report(store, tmp_path / "r.html").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from andon.benchmark.store import Store
 from andon.core import AndonError
 from andon.report.gallery import Gallery, GalleryRow, build_galleries
 from andon.report.results import DatasetResults, collect, plain
-from andon.report.tables import Table, build_tables, random_weights
+from andon.report.tables import Table, build_tables, random_weights, shortened_training
 from andon.report.write import write_bytes
 
 __all__ = ["write_picture"]
@@ -71,12 +71,16 @@ def _draw(dataset: DatasetResults, tables: list[Table], gallery: Gallery | None,
     axes.set(xlim=(0, _WIDTH), ylim=(height, 0))
     axes.axis("off")
     axes.text(0.3, 0.4, plain(dataset.name, 60), fontsize=15, fontweight="bold", va="center")
-    warning = random_weights(dataset.columns)
+    said = [
+        ("random weights", random_weights(dataset.columns)),
+        ("shortened training", shortened_training(dataset.columns)),
+    ]
+    warning = "\n".join(f"{what}: {plain(named, 110)}" for what, named in said if named)
     if warning:
         axes.text(
             _WIDTH - 0.3,
             0.4,
-            f"random weights: {plain(warning, 110)}",
+            warning,
             fontsize=7.5,
             color=_BAD,
             ha="right",

@@ -49,6 +49,13 @@ class Column:
     def protocol(self) -> Protocol:
         return self.spec.protocol
 
+    @property
+    def shortened(self) -> str:
+        """Part of the training's length that was trained, as "2 %"; "" for a full one (``Config.budget``)."""
+        budget = self.spec.config.get("budget", 1)
+        shortened = isinstance(budget, int | float) and 0 < budget < 1
+        return f"{100 * budget:.3g} %" if shortened else ""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -40,6 +40,7 @@ __all__ = [
     "primary_limit",
     "published_text",
     "random_weights",
+    "shortened_training",
 ]
 
 RANDOM_WEIGHTS = "Random weights"
@@ -466,7 +467,15 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
     named = random_weights(results.columns)
     if named:
         notes.append(f"{RANDOM_WEIGHTS}: {named}. Their features are not pretrained.")
+    shortened = shortened_training(results.columns)
+    if shortened:
+        notes.append(f"Shortened training: {shortened} of the full length.")
     return notes
+
+
+def shortened_training(columns: Sequence[Column]) -> str:
+    """Names the methods that were trained for a part of their full length, "DRAEM 3 %, DSR 2 %"; "" if none was."""
+    return ", ".join(f"{column.label} {column.shortened}" for column in columns if column.shortened)
 
 
 def random_weights(columns: Sequence[Column]) -> str:
