@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from andon import __version__
 from andon.core import AndonError, ProgressCallback
@@ -838,12 +838,15 @@ def _left(bars: Progress, task: TaskID) -> str:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
+    # On a narrow terminal the description is what gives way.
+    fixed = Column(no_wrap=True, min_width=9)
     with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=24 if err.width >= 120 else 8),
+        MofNCompleteColumn(table_column=fixed),
+        TimeElapsedColumn(table_column=fixed.copy()),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=15)),
+        expand=True,
         console=err,
         transient=True,
         disable=not err.is_terminal,
@@ -857,6 +860,7 @@ def _bench_progress() -> Iterator[Any]:
     with _bars() as bars:
         overall: list[TaskID] = []
         running: dict[str, TaskID] = {}
+        stages: dict[str, str] = {}
 
         def on_event(event: RunEvent) -> None:
             if event.kind == "planned":
@@ -871,7 +875,13 @@ def _bench_progress() -> Iterator[Any]:
             if event.kind == "started":
                 running[key] = bars.add_task(escape(event.message), total=None, left="")
             elif event.kind == "progress" and key in running:
-                bars.update(running[key], description=escape(event.message), completed=event.done, total=event.total)
+                task = running[key]
+                stage = event.stage.partition(" · ")[0]
+                if stages.get(key) != stage:  # what is left is reckoned from this stage's own speed
+                    stages[key] = stage
+                    bars.reset(task, total=event.total)
+                bars.update(task, description=escape(event.message), completed=event.done, total=event.total)
+                bars.update(task, left=_left(bars, task))
             elif event.kind in ("finished", "failed"):
                 if key in running:
                     bars.remove_task(running.pop(key))
