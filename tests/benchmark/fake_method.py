@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -85,3 +86,27 @@ class Unseeded(FakeMethod):
     name = "fake-unseeded"
     title = "Unseeded"
     seeded = False
+
+
+class Trained(FakeMethod):
+    """Leaves a checkpoint, and says whether it found one."""
+
+    name = "fake-trained"
+    title = "Trained"
+    trained = True
+
+    def fit(
+        self,
+        train: Images | Iterable[ImageLike],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        progress: ProgressCallback = no_progress,
+    ) -> FitReport:
+        assert self.checkpoints is not None
+        state = self.checkpoints / "state"
+        found = state.exists()
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.touch()
+        report = super().fit(train, seed=seed, device=device, progress=progress)
+        return replace(report, notes=(f"checkpoint found: {found}",))

@@ -427,6 +427,22 @@ def test_with_as_many_folds_as_pictures_each_is_left_out_once(tiny: Path, tmp_pa
     assert scores[0] == pytest.approx(method.predict(train[:1]).image_scores[0], rel=1e-6)
 
 
+def test_an_experiment_that_failed_finds_its_checkpoint_and_a_finished_one_leaves_none(
+    tiny: Path, tmp_path: Path
+) -> None:
+    once = {"trouble": "raise", "once": str(tmp_path / "once")}
+    method = {"method": METHOD.replace("FakeMethod", "Trained"), "config": once}
+    with pytest.raises(ArithmeticError):
+        run_one(tiny, tmp_path, methods=[method])
+    kept = list((tmp_path / "one" / "checkpoints").rglob("state"))
+    assert len(kept) == 1
+    record, store = run_one(tiny, tmp_path, methods=[method], protocol={"calibration_folds": 2})
+    assert "checkpoint found: False" in record.notes  # another protocol is another experiment
+    record, store = run_one(tiny, tmp_path, methods=[method])
+    assert "checkpoint found: True" in record.notes
+    assert not list((store.root / "checkpoints").rglob("state"))
+
+
 def test_all_maps_are_kept_when_asked(tiny: Path, tmp_path: Path) -> None:
     record, store = run_one(tiny, tmp_path, methods=[METHOD])
     maps = store.maps(record.id)
