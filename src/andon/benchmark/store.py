@@ -417,8 +417,12 @@ class Store:
         return moved
 
     def empty_scratch(self) -> None:
-        """Removes what was being written when a run ended. Call it with the lock held."""
+        """Removes what was being written when a run ended, and checkpoints of finished experiments. Call it with the
+        lock held."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+        for folder in (self.root / "checkpoints").glob("*"):
+            if folder.name in self:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Keeps a plan; one of the same name is replaced."""
