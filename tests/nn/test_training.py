@@ -255,6 +255,18 @@ def test_rates_follow_the_schedule_step_by_step() -> None:
     np.testing.assert_allclose(-np.diff([*seen, weight.item()]), [0.5] * 19 + [0.05], rtol=1e-12)
 
 
+def test_several_decays_multiply() -> None:
+    """PyTorch's own scheduler steps to the same factors."""
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    reference = torch.optim.lr_scheduler.MultiStepLR(optimiser, [8, 9], gamma=0.2)
+    schedule = step_decay(10, at=(0.8, 0.9), factor=0.2)
+    for step in range(10):
+        assert schedule(step) == pytest.approx(reference.get_last_lr()[0])
+        optimiser.step()
+        reference.step()
+    assert step_decay(10, at=())(9) == 1
+
+
 def test_gradients_are_clipped_together() -> None:
     weight = nn.Parameter(torch.zeros(2))
     holder = nn.Module()

@@ -16,7 +16,7 @@ import pickle
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -115,10 +115,10 @@ def steps_of_epochs(epochs: float, count: int, batch_size: int) -> int:
 # Schedules
 
 
-def step_decay(steps: int, at: float = 0.95, factor: float = 0.1) -> Schedule:
-    """1, and ``factor`` from the fraction ``at`` of all steps on."""
-    border = int(at * steps)
-    return lambda step: factor if step >= border else 1.0
+def step_decay(steps: int, at: float | Sequence[float] = 0.95, factor: float = 0.1) -> Schedule:
+    """1, and ``factor`` from the fraction ``at`` of all steps on; of several fractions each multiplies by it again."""
+    borders = [int(fraction * steps) for fraction in ([at] if isinstance(at, int | float) else at)]
+    return lambda step: factor ** sum(step >= border for border in borders)
 
 
 def cosine_schedule(steps: int, warm_up: int = 0, final: float = 0.0) -> Schedule:

@@ -24,6 +24,7 @@ __all__ = [
     "DiscreteLatentModel",
     "DiscreteLatents",
     "Quantised",
+    "ResidualStack",
     "VectorQuantizer",
     "load_discrete_latent_model",
 ]
@@ -96,6 +97,19 @@ class VectorQuantizer(nn.Module):
         """int64 ``[B, h, w]`` to codes ``[B, channels, h, w]``."""
         return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
 
+    def indices(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Indices int64 ``[B, h, w]`` of the nearest codes of ``[B, C, h, w]``."""
+        batch, channels, height, width = inputs.shape
+        return self.nearest(inputs.permute(0, 2, 3, 1).reshape(-1, channels)).view(batch, height, width)
+
+    def restrict(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``[B, C, h, w]``, each vector replaced by the nearest code; gradients pass straight through to ``inputs``.
+
+        For a codebook that is fixed: nothing moves, in training mode neither.
+        """
+        codes = self.look_up(self.indices(inputs))
+        return inputs + (codes - inputs).detach() if inputs.requires_grad else codes
+
     def forward(self, inputs: torch.Tensor, generator: torch.Generator | None = None) -> Quantised:
         """Quantises ``[B, C, h, w]``; in training mode it also moves the codebook.
 
@@ -158,7 +172,9 @@ class _Residual(nn.Module):
         return x + cast(torch.Tensor, self._block(x))
 
 
-class _ResidualStack(nn.Module):
+class ResidualStack(nn.Module):
+    """Residual blocks with rectified shortcuts, and a ReLU after the last (names of tensors as published)."""
+
     def __init__(self, channels: int, inner: int, count: int = 2) -> None:
         super().__init__()
         self._layers = nn.ModuleList([_Residual(channels, inner) for _ in range(count)])
@@ -175,7 +191,7 @@ class _EncoderBottom(nn.Module):
         self._conv_1 = nn.Conv2d(3, hidden // 2, 4, stride=2, padding=1)
         self._conv_2 = nn.Conv2d(hidden // 2, hidden, 4, stride=2, padding=1)
         self._conv_3 = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self._residual_stack = _ResidualStack(hidden, residual)
+        self._residual_stack = ResidualStack(hidden, residual)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self._conv_1(x))
@@ -188,7 +204,7 @@ class _EncoderTop(nn.Module):
         super().__init__()
         self._conv_1 = nn.Conv2d(hidden, hidden, 4, stride=2, padding=1)
         self._conv_2 = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self._residual_stack = _ResidualStack(hidden, residual)
+        self._residual_stack = ResidualStack(hidden, residual)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self._conv_1(x))
@@ -200,7 +216,7 @@ class _Decoder(nn.Module):
     def __init__(self, channels: int, hidden: int, residual: int) -> None:
         super().__init__()
         self._conv_1 = nn.Conv2d(channels, hidden, 3, padding=1)
-        self._residual_stack = _ResidualStack(hidden, residual)
+        self._residual_stack = ResidualStack(hidden, residual)
         self._conv_trans_1 = nn.ConvTranspose2d(hidden, hidden // 2, 4, stride=2, padding=1)
         self._conv_trans_2 = nn.ConvTranspose2d(hidden // 2, 3, 4, stride=2, padding=1)
 
