@@ -443,6 +443,18 @@ def test_an_experiment_that_failed_finds_its_checkpoint_and_a_finished_one_leave
     assert not list((store.root / "checkpoints").rglob("state"))
 
 
+def test_maps_and_speed_are_of_each_methods_own_first_seed(write: Callable[..., Path], tmp_path: Path) -> None:
+    plan = write(
+        methods=[METHOD, {"method": METHOD, "label": "Other", "config": {"noise": 0.1}, "seeds": [4, 5]}], seeds=2
+    )
+    run_plan(plan, tmp_path / "s", engine=HereEngine())
+    store = Store(tmp_path / "s")
+    with_maps = {(r.spec.label, r.spec.seed) for r in store.records() if store.maps(r.id) is not None}
+    measured = {(r.spec.label, r.spec.seed) for r in store.records() if r.images_per_second is not None}
+    assert {r.spec.seed for r in store.records() if r.spec.label == "Other"} == {4, 5}
+    assert with_maps == measured == {("Fake", 0), ("Other", 4)}
+
+
 def test_all_maps_are_kept_when_asked(tiny: Path, tmp_path: Path) -> None:
     record, store = run_one(tiny, tmp_path, methods=[METHOD])
     maps = store.maps(record.id)

@@ -306,6 +306,21 @@ def test_a_folder_with_a_packaged_plans_name_does_not_hide_the_plan(
     assert load_plan("demo").where == "plan demo"
 
 
+def test_a_method_may_have_seeds_of_its_own_and_the_command_line_wins(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "datasets: [d]\nmethods: [padim, {method: patchcore, seeds: 1}, {method: patchcore, label: P, seeds: [5, 7]}]\n"
+        "seeds: 3\n"
+    )
+    methods = load_plan(tmp_path / "p.yaml").content.methods
+    assert [m.seeds for m in methods] == [None, (0,), (5, 7)]
+    overridden = load_plan(tmp_path / "p.yaml", seeds=2).content
+    assert overridden.seeds == (0, 1)
+    assert [m.seeds for m in overridden.methods] == [None, None, None]
+    (tmp_path / "p.yaml").write_text("datasets: [d]\nmethods:\n  - {method: padim, seeds: [1, 1]}\n")
+    with pytest.raises(AndonError, match=r"p.yaml:3: methods\[0\].seeds: must be different whole numbers"):
+        load_plan(tmp_path / "p.yaml")
+
+
 def test_a_preset_and_options_on_top_of_it(tmp_path: Path) -> None:
     plan = make_plan([tmp_path], ["thumbnail-nn", "patchcore"], options=["patchcore.top_k=7"], preset="embedded")
     floor, patchcore = plan.content.methods

@@ -156,7 +156,9 @@ def run_plan(
             )
         )
         cache_root = None if cache is False else store.cache_root if cache is None else Path(cache)
-        first_seed = plan.content.seeds[0]
+        first_seeds: dict[str, int] = {}
+        for spec in expanded.specs:
+            first_seeds.setdefault(spec.label, spec.seed)
         # An experiment keeps its category's gallery; one that was damaged or removed since has none left to do that.
         for spec in {(s.dataset, s.category): s for s in skipped if s.id in store}.values():
             keep_gallery(store, spec, expanded.category(spec))
@@ -173,9 +175,9 @@ def run_plan(
                                 store=store.root.absolute(),
                                 cache=None if cache_root is None else cache_root.absolute(),
                                 device=device,
-                                keep_maps=_keep_maps(plan.content, spec, first_seed),
+                                keep_maps=_keep_maps(plan.content, spec, first_seeds[spec.label]),
                                 keep_model=plan.content.keep_models,
-                                measure_speed=spec.seed == first_seed,
+                                measure_speed=spec.seed == first_seeds[spec.label],
                                 reference=expanded.references[spec.id],
                                 module=modules.get(spec.method, ""),
                                 log=run.log(spec),

@@ -9,7 +9,7 @@
       - {method: patchcore, label: Patchcore R18, config: {backbone: resnet18}}
       - {method: patchcore, label: Patchcore 10 shots, protocol: {shots: 10}}
       - {method: my_method.py:MyMethod}
-    seeds: 3                          # 0, 1, 2; or a list
+    seeds: 3                          # 0, 1, 2; or a list; a method's own seeds win
     protocol: {calibration_folds: 3}  # see ``Protocol``; a method's own protocol wins
     exclude: [{category: pipe_clip, method: padim}]
     keep_maps: gallery                # raw anomaly maps kept: gallery (of the first seed), all, none
@@ -26,10 +26,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from andon.benchmark.record import ExperimentSpec, Protocol
 from andon.core import AndonError, Category, Dataset, ProgressCallback, canonical_json, listed, no_progress
@@ -52,6 +52,24 @@ __all__ = [
 MAX_PLAN_BYTES = 1_000_000
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _FEATURE_KEYS = ("backbone", "layers", "stages", "weights", "transform")
+
+
+def _counted(value: Any) -> Any:
+    """A number of seeds as a list of them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= 10_000:
+            raise ValueError(f"a number of seeds must be 1 to 10000, not {value} (or give a list of seeds)")
+        return tuple(range(value))
+    return value
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
+        raise ValueError("must be different whole numbers in 0..2^32 - 1, at least one")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted), AfterValidator(_different)]
 
 
 class _Frozen(BaseModel):
@@ -85,6 +103,7 @@ class MethodEntry(_Frozen):
         preset: named configuration of the method ("embedded", "study", …; ``Method.presets``), below ``config``.
         config: options of the method's Config that differ from its defaults.
         protocol: options of ``Protocol`` that differ from the plan's.
+        seeds: of this method; the plan's otherwise.
     """
 
     method: str
@@ -92,6 +111,7 @@ class MethodEntry(_Frozen):
     preset: str | None = None
     config: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
+    seeds: Seeds | None = None
 
 
 class Filter(_Frozen):
@@ -116,7 +136,7 @@ class PlanContent(_Frozen):
     title: str = ""
     datasets: tuple[DatasetEntry, ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = (0,)
+    seeds: Seeds = (0,)
     protocol: Protocol = Protocol()
     include: tuple[Filter, ...] = ()
     exclude: tuple[Filter, ...] = ()
@@ -133,22 +153,6 @@ class PlanContent(_Frozen):
     @classmethod
     def _short_methods(cls, value: Any) -> Any:
         return [{"method": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _count_of_seeds(cls, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            if not 1 <= value <= 10_000:
-                raise ValueError(f"a number of seeds must be 1 to 10000, not {value} (or give a list of seeds)")
-            return tuple(range(value))
-        return value
-
-    @field_validator("seeds")
-    @classmethod
-    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
-            raise ValueError("must be different whole numbers in 0..2^32 - 1, at least one")
-        return seeds
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ def load_plan(
     Args:
         source: a YAML file, or the name of a plan that comes with Andon ("demo", "autovi-study").
         data: folders of the plan's data sets in its order, instead of the plan's own; relative to the working folder.
-        seeds: instead of the plan's.
+        seeds: instead of the plan's, its methods' own included.
         categories: instead of those of every data set of the plan.
 
     Raises:
@@ -248,6 +252,9 @@ def load_plan(
     if seeds is not None:
         value["seeds"] = list(seeds) if isinstance(seeds, Sequence) else seeds
     content = _validate(PlanContent, value, where, lines)
+    if seeds is not None:
+        methods = tuple(entry.model_copy(update={"seeds": None}) for entry in content.methods)
+        content = content.model_copy(update={"methods": methods})
     if categories is not None:
         entries = tuple(e.model_copy(update={"categories": tuple(categories)}) for e in content.datasets)
         content = content.model_copy(update={"datasets": entries})
@@ -359,7 +366,8 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
         for category in dataset:
             fingerprint = category_fingerprint(category, progress=progress)
             for method in methods:
-                for seed in content.seeds if method.seeded else content.seeds[:1]:
+                seeds = method.entry.seeds or content.seeds
+                for seed in seeds if method.seeded else seeds[:1]:
                     spec = ExperimentSpec(
                         dataset=dataset.name,
                         category=category.name,
