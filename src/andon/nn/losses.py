@@ -1,0 +1,79 @@
+"""Losses of reconstructions and segmentations."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+__all__ = ["focal_loss", "ssim", "ssim_map"]
+
+
+def focal_loss(
+    probabilities: torch.Tensor, target: torch.Tensor, gamma: float = 2.0, smooth: float = 1e-5
+) -> torch.Tensor:
+    """``−(1 − p)^γ · log p`` of the true class's probability p, mean over all pixels; a scalar.
+
+    Lin et al., Focal loss for dense object detection (ICCV 2017; arXiv 1708.02002), equation 4, with labels smoothed
+    as in the loss of DRAEM's and DSR's repositories: with K classes, p is
+    ``(1 − s)·p_true + s/(K − 1)·(1 − p_true) + s``, which keeps the logarithm finite. γ = 0 and s = 0 give the
+    cross-entropy.
+
+    Args:
+        probabilities: float ``[B, K, H, W]``, 0 … 1, sum 1 over the classes (a softmax's output).
+        target: class of every pixel, ``[B, H, W]`` or ``[B, 1, H, W]``, of any type.
+        gamma: how much well-classified pixels are discounted.
+        smooth: s.
+    """
+    classes = probabilities.shape[1]
+    if target.ndim == 4:
+        target = target.squeeze(1)
+    if classes == 2:
+        true = torch.where(target > 0, probabilities[:, 1], probabilities[:, 0])  # a gather's backward is far slower
+    else:
+        true = probabilities.gather(1, target.long().unsqueeze(1)).squeeze(1)
+    if smooth:
+        true = true * (1 - smooth) + (1 - true) * (smooth / (classes - 1)) + smooth
+    loss = -true.log()
+    return ((1 - true) ** gamma * loss).mean() if gamma else loss.mean()
+
+
+def _window(size: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = torch.exp(-offsets.square() / (2 * sigma**2))
+    return (weights / weights.sum()).to(like)
+
+
+def ssim_map(
+    x: torch.Tensor, y: torch.Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
+) -> torch.Tensor:
+    """Structural similarity at every pixel and channel, float ``[B, C, H, W]``, at most 1 (alike).
+
+    Wang, Bovik, Sheikh & Simoncelli, Image quality assessment (IEEE TIP 2004), equation 13: a Gaussian window,
+    K₁ = 0.01, K₂ = 0.03. Pictures continue with zeros beyond their edges.
+
+    Args:
+        x, y: float ``[B, C, H, W]``.
+        window: side of the window in pixels, odd.
+        sigma: the Gaussian's standard deviation in pixels.
+        data_range: largest less smallest value that pictures can have.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"the window must be odd, not {window}")
+    batch, channels, height, width = x.shape
+    weights = _window(window, sigma, x)
+    # The five local means are one separable filter over one stack.
+    moments = torch.cat([x, y, x * x, y * y, x * y]).reshape(-1, 1, height, width)
+    moments = F.conv2d(moments, weights.reshape(1, 1, -1, 1), padding=(window // 2, 0))
+    moments = F.conv2d(moments, weights.reshape(1, 1, 1, -1), padding=(0, window // 2))
+    mean_x, mean_y, square_x, square_y, product = moments.reshape(5, batch, channels, height, width)
+    mean_xx, mean_yy, mean_xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    contrast = (2 * (product - mean_xy) + c2) / (square_x - mean_xx + square_y - mean_yy + c2)
+    return (2 * mean_xy + c1) / (mean_xx + mean_yy + c1) * contrast
+
+
+def ssim(
+    x: torch.Tensor, y: torch.Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
+) -> torch.Tensor:
+    """Mean of ``ssim_map``, a scalar; ``1 - ssim(x, y)`` is the loss."""
+    return ssim_map(x, y, window, sigma, data_range).mean()
