@@ -34,7 +34,9 @@ def focal_loss(
     if smooth:
         true = true * (1 - smooth) + (1 - true) * (smooth / (classes - 1)) + smooth
     loss = -true.log()
-    return ((1 - true) ** gamma * loss).mean() if gamma else loss.mean()
+    if gamma:
+        loss = loss * (1 - true) ** gamma
+    return loss.mean()
 
 
 def _window(size: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
@@ -68,8 +70,9 @@ def ssim_map(
     mean_x, mean_y, square_x, square_y, product = moments.reshape(5, batch, channels, height, width)
     mean_xx, mean_yy, mean_xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    contrast = (2 * (product - mean_xy) + c2) / (square_x - mean_xx + square_y - mean_yy + c2)
-    return (2 * mean_xy + c1) / (mean_xx + mean_yy + c1) * contrast
+    contrast: torch.Tensor = (2 * (product - mean_xy) + c2) / (square_x - mean_xx + square_y - mean_yy + c2)
+    luminance: torch.Tensor = (2 * mean_xy + c1) / (mean_xx + mean_yy + c1)
+    return luminance * contrast
 
 
 def ssim(

@@ -15,7 +15,7 @@ import numpy as np
 
 from andon.core import FloatArray
 
-__all__ = ["perlin_mask", "perlin_noise"]
+__all__ = ["perlin_mask", "perlin_noise", "turned_perlin_noise"]
 
 
 @lru_cache(maxsize=64)
@@ -62,6 +62,26 @@ def perlin_noise(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.
     return cast(FloatArray, down + across)
 
 
+def turned_perlin_noise(
+    shape: tuple[int, int], rng: np.random.Generator, *, exponents: tuple[int, int] = (0, 5), rotation: float = 90.0
+) -> FloatArray:
+    """Perlin noise of random lattice and direction, float32 ``[H, W]``.
+
+    Args:
+        shape: (height, width) in pixels.
+        rng: draws everything.
+        exponents: the numbers of cells are 2^k, k drawn uniformly from this range (both ends included), for height
+            and width by themselves.
+        rotation: largest angle by which the noise is turned about the picture's centre, in degrees, either way;
+            what comes in from outside is 0.
+    """
+    cells = 2 ** rng.integers(exponents[0], exponents[1] + 1, 2)
+    noise = perlin_noise(shape, (int(cells[0]), int(cells[1])), rng)
+    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(centre, rng.uniform(-rotation, rotation), 1.0)
+    return cast(FloatArray, cv2.warpAffine(noise, matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR, borderValue=0))
+
+
 def perlin_mask(
     shape: tuple[int, int],
     rng: np.random.Generator,
@@ -70,25 +90,8 @@ def perlin_mask(
     threshold: float = 0.5,
     rotation: float = 90.0,
 ) -> FloatArray:
-    """The region of one artificial anomaly: where turned Perlin noise is above a threshold; float32 ``[H, W]``
-    of zeros and ones.
-
-    It may be empty (coarse lattices often stay below the threshold), or consist of many pieces.
-
-    Args:
-        shape: (height, width) in pixels.
-        rng: draws everything.
-        exponents: the numbers of cells are 2^k, k drawn uniformly from this range (both ends included), for height
-            and width by themselves.
-        threshold: of the noise.
-        rotation: largest angle by which the noise is turned about the picture's centre, in degrees, either way;
-            what comes in from outside is not anomalous.
+    """The region of one artificial anomaly: where ``turned_perlin_noise`` is above a threshold; float32 ``[H, W]`` of
+    zeros and ones. It may be empty (coarse lattices often stay below the threshold), or consist of many pieces.
     """
-    low, high = exponents
-    cells = 2 ** rng.integers(low, high + 1, 2)
-    noise = perlin_noise(shape, (int(cells[0]), int(cells[1])), rng)
-    angle = rng.uniform(-rotation, rotation)
-    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(centre, angle, 1.0)
-    turned = cv2.warpAffine(noise, matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR, borderValue=0)
-    return cast(FloatArray, (turned > threshold).astype(np.float32))
+    noise = turned_perlin_noise(shape, rng, exponents=exponents, rotation=rotation)
+    return (noise > threshold).astype(np.float32)
