@@ -16,6 +16,7 @@ from andon.data.images import Images
 from andon.data.transform import Transform
 from andon.methods import create_method, dsr
 from andon.methods.dsr import Dsr, DsrConfig
+from andon.nn.dsr import encode
 from andon.nn.training import TrainingReport
 
 SIDE = 64
@@ -78,6 +79,7 @@ def test_scores_do_not_depend_on_batch_mates(fitted: Dsr) -> None:
         alone = fitted.predict_batch(batch[i : i + 1])
         np.testing.assert_array_equal(alone.image_scores, together.image_scores[i : i + 1])
         np.testing.assert_array_equal(alone.anomaly_maps, together.anomaly_maps[i : i + 1])
+    assert together.anomaly_maps is not None
     assert together.anomaly_maps.shape == (5, SIDE, SIDE)
     assert together.anomaly_maps.dtype == together.image_scores.dtype == np.float32
 
@@ -208,9 +210,38 @@ def test_general_decoder_renders_unchanged_codes_alike() -> None:
     trained.fit(pictures())
     assert not any(name.startswith("reconstruction.") for name in trained.state_dict())
     latents, networks = trained.latents, trained.networks
-    encoding = dsr.encode(latents, trained.transform.normalise(np.stack(pictures(1))))
+    encoding = encode(latents, trained.transform.normalise(np.stack(pictures(1))))
     coarse, fine = latents.top.look_up(encoding.coarse_codes), latents.bottom.look_up(encoding.fine_codes)
     assert torch.equal(networks.render(latents, coarse, fine), dsr.render(latents, coarse, fine))
+
+
+def test_restriction_around_the_mean_begins_with_the_mean_codes() -> None:
+    images = pictures(4)
+    stage = stage_of(dsr._DecoderStage, images, restriction_mean=True, decoder="general", upsampling_epochs=0)
+    latents, networks = stage.latents, stage.networks
+    encoding = encode(latents, SMALL["transform"].normalise(np.stack(images)))
+    codes = latents.top.look_up(encoding.coarse_codes), latents.bottom.look_up(encoding.fine_codes)
+    means = stage.run._mean_codes()
+    for mean, level in zip(means, codes, strict=True):
+        np.testing.assert_allclose(mean.numpy(), level.numpy().mean(0), rtol=1e-4, atol=1e-5)
+    networks.mean_coarse.copy_(means[0])
+    networks.mean_fine.copy_(means[1])
+    coarse, fine, picture = dsr.restore(latents, networks, *codes)
+    assert torch.equal(coarse[2], means[0])
+    assert torch.equal(fine[3], means[1])
+    assert torch.equal(picture[0], picture[1])
+
+
+def test_mean_codes_are_a_part_of_the_state() -> None:
+    options = {"restriction_mean": True, "decoder": "general", "upsampling_epochs": 0, "epochs": 1}
+    trained, copy = method(**options), method(**options)
+    trained.fit(pictures())
+    state = trained.state_dict()
+    assert state["mean_fine"].shape == (128, SIDE // 4, SIDE // 4)
+    assert state["mean_coarse"].abs().max() > 0
+    copy.load_state_dict(state)
+    one, other = trained.predict(pictures(1, seed=5)), copy.predict(pictures(1, seed=5))
+    np.testing.assert_array_equal(one.anomaly_maps, other.anomaly_maps)
 
 
 def captured(options: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, count: int = 10) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage
 from andon.methods.base import FitReport, Method
 from andon.methods.registry import register
 from andon.nn.dsr import (
+    COARSE,
     FINE,
     AnomalyDetectionModule,
     Encoding,
@@ -116,6 +117,8 @@ class DsrConfig(TrainedConfig):
         reconstruction_weight: λ of the object-specific picture's loss; of no use with ``decoder="general"``.
         focal_gamma: γ of the focal loss.
         softmax_twice: the loss takes a second softmax of the probabilities, as the study's code does.
+        restriction_mean: the subspace restriction adds what it learns to the mean code of each position on good
+            pictures, beginning with nothing. Not the paper's: for short trainings on parts that always lie alike.
         subspace_width: channels of the subspace restriction's first block (128: as many as a code).
         decoder_width, decoder_bottleneck, decoder_hidden, decoder_residual: channels of the object-specific decoder.
         detection_width, upsampling_width: channels of the first block of either U-Net.
@@ -148,6 +151,7 @@ class DsrConfig(TrainedConfig):
     reconstruction_weight: float = Field(10.0, ge=0)
     focal_gamma: float = Field(2.0, ge=0)
     softmax_twice: bool = False
+    restriction_mean: bool = False
     subspace_width: int = Field(128, ge=1)
     decoder_width: int = Field(256, ge=1)
     decoder_bottleneck: int = Field(64, ge=1)
@@ -201,6 +205,13 @@ class _Networks(nn.Module):
     def __init__(self, config: DsrConfig, channels: int) -> None:
         super().__init__()
         self.decoder = config.decoder
+        self.mean_coarse: torch.Tensor | None = None
+        self.mean_fine: torch.Tensor | None = None
+        if config.restriction_mean:
+            height, width = config.transform.output_size
+            for name, stride in (("mean_coarse", COARSE), ("mean_fine", FINE)):
+                delattr(self, name)
+                self.register_buffer(name, torch.zeros(channels, height // stride, width // stride))
         self.restriction_fine = SubspaceRestrictionModule(channels, config.subspace_width)
         self.restriction_coarse = SubspaceRestrictionModule(channels, config.subspace_width)
         if config.decoder == "specific":
@@ -235,6 +246,10 @@ class _Networks(nn.Module):
                     nn.init.normal_(layer.weight, 0.0, 0.02, generator=generator)
                 else:
                     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        if self.mean_fine is not None:
+            for module in (self.restriction_fine, self.restriction_coarse):
+                for parameter in module.unet.decoder.fin_out.parameters():
+                    parameter.zero_()
 
 
 class _Views(NamedTuple):
@@ -381,8 +396,8 @@ def restore(
     latents: DiscreteLatentModel, networks: _Networks, coarse: torch.Tensor, fine: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The object-specific path: codes of both levels to restored features (coarse, fine) and the picture of them."""
-    coarse_features, coarse_codes = networks.restriction_coarse(coarse, latents.top)
-    fine_features, fine_codes = networks.restriction_fine(fine, latents.bottom)
+    coarse_features, coarse_codes = networks.restriction_coarse(coarse, latents.top, networks.mean_coarse)
+    fine_features, fine_codes = networks.restriction_fine(fine, latents.bottom, networks.mean_fine)
     return coarse_features, fine_features, networks.render(latents, coarse_codes, fine_codes)
 
 
@@ -430,6 +445,10 @@ class _Training:
 
     def run(self) -> FitReport:
         config = self.config
+        if self.networks.mean_coarse is not None and self.networks.mean_fine is not None:
+            coarse, fine = self._mean_codes()
+            self.networks.mean_coarse.copy_(coarse)
+            self.networks.mean_fine.copy_(fine)
         decoders = _DecoderStage(self)
         reports = {"decoders": decoders.train()}
         full = decoders.full_steps
@@ -451,6 +470,19 @@ class _Training:
             notes=notes,
             curves={f"{stage}/{loss}": c for stage, report in reports.items() for loss, c in report.curves.items()},
         )
+
+    @torch.no_grad()
+    def _mean_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean code of every position over the training pictures: coarse ``[C, h/2, w/2]`` and fine ``[C, h, w]``."""
+        latents, count = self.latents, len(self.images)
+        sums: list[torch.Tensor] = []
+        for indices, pictures in self.images.batches(self.transform, self.config.train_batch_size):
+            encoding = encode(latents, pictures.to(self.device))
+            codes = latents.top.look_up(encoding.coarse_codes), latents.bottom.look_up(encoding.fine_codes)
+            parts = [part.sum(0, dtype=torch.float64) for part in codes]
+            sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
+            self.progress("mean codes", indices.stop, count)
+        return (sums[0] / count).float(), (sums[1] / count).float()
 
 
 class _Stage:

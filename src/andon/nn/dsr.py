@@ -107,12 +107,19 @@ class SubspaceRestrictionModule(nn.Module):
         super().__init__()
         self.unet = _FeatureNetwork(channels, width)
 
-    def forward(self, codes: torch.Tensor, codebook: VectorQuantizer) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, codes: torch.Tensor, codebook: VectorQuantizer, offset: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """``[B, C, h, w]``, sides multiples of 4, to the restored features and their nearest codes, both of its shape.
 
         Gradients pass straight through the choice of codes.
+
+        Args:
+            offset: ``[C, h, w]`` that is added to the restored features; None for the paper's module.
         """
         features = self.unet(codes)
+        if offset is not None:
+            features = features + offset
         return features, codebook.restrict(features)
 
 
