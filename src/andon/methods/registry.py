@@ -25,6 +25,7 @@ __all__ = ["create_method", "method_class", "method_names", "preset_config", "re
 _MODULES = {
     "draem": "andon.methods.draem",
     "dsr": "andon.methods.dsr",
+    "efficientad": "andon.methods.efficientad",
     "padim": "andon.methods.padim",
     "patchcore": "andon.methods.patchcore",
     "thumbnail-nn": "andon.methods.thumbnail",

@@ -22,12 +22,24 @@ from andon.nn.features import WeightsRecord
 from andon.nn.initialisation import orthogonal_initialisation
 from andon.nn.weights import find_part, load_into, random_seed, state_dict_sha256
 
-__all__ = ["PDN", "RECEPTIVE_FIELD", "TEACHER_CHANNELS", "PDNSize", "load_teacher", "pdn_state_dict"]
+__all__ = [
+    "PDN",
+    "RECEPTIVE_FIELD",
+    "STRIDE",
+    "TEACHER_CHANNELS",
+    "PDNSize",
+    "load_teacher",
+    "output_centres",
+    "output_size",
+    "pdn_state_dict",
+]
 
 PDNSize = Literal["small", "medium"]
 TEACHER_CHANNELS = 384
 RECEPTIVE_FIELD = 33
 """Side of the patch that one output vector describes, in pixels, for both sizes."""
+STRIDE = 4
+"""Pixels from one output vector to the next."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,16 @@ class PDN(nn.Module):
         channels: 384 for a teacher, 768 for a student. In the medium network the last but one layer has as many
             channels as the last, in the student too.
         padding: as in the teacher's own training; EfficientAD uses the network without.
+        width: factor on the channels of the layers before; 1 in the paper.
     """
 
-    def __init__(self, size: PDNSize = "small", channels: int = TEACHER_CHANNELS, *, padding: bool = False) -> None:
+    def __init__(
+        self, size: PDNSize = "small", channels: int = TEACHER_CHANNELS, *, padding: bool = False, width: float = 1.0
+    ) -> None:
         super().__init__()
         self.size, self.channels, self.padding = size, channels, padding
         layers = _LAYERS[size]
-        widths = [3, *(layer.channels or channels for layer in layers)]
+        widths = [3, *(max(1, round(width * layer.channels)) if layer.channels else channels for layer in layers)]
         if size == "medium":
             widths[-2] = channels
         for number, (layer, (before, after)) in enumerate(zip(layers, pairwise(widths), strict=True), 1):
@@ -92,9 +107,35 @@ class PDN(nn.Module):
                 batch = F.avg_pool2d(batch, 2, 2, padding=1 if self.padding else 0)
         return batch
 
+    def last_layer_part(self, hidden: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Output channels first … last-1 of what ``before_last_layer`` gave: only these are computed."""
+        layer = self.last_layer
+        bias = None if layer.bias is None else layer.bias[first:last]
+        return F.conv2d(hidden, layer.weight[first:last], bias)
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         described: torch.Tensor = self.last_layer(self.before_last_layer(batch))
         return described
+
+    @torch.no_grad()
+    def merge_normalisation(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Makes the output ``(output − mean) / std``, both float ``[channels]``, by changing the last convolution."""
+        layer = self.last_layer
+        assert layer.bias is not None
+        wide = std.to(layer.weight.device, torch.float64)
+        layer.weight.copy_(layer.weight.double() / wide[:, None, None, None])
+        layer.bias.copy_((layer.bias.double() - mean.to(wide)) / wide)
+
+
+def output_size(height: int, width: int) -> tuple[int, int]:
+    """(rows, columns) of a PDN's output without padding for a picture; below 1 where the picture is too small."""
+    rows, columns = (((side - 3) // 2 - 3) // 2 - 5 for side in (height, width))
+    return rows, columns
+
+
+def output_centres(count: int) -> torch.Tensor:
+    """Pixel coordinates, float32 ``[count]``, of the centres of the patches that outputs along one side describe."""
+    return torch.arange(count, dtype=torch.float32) * STRIDE + (RECEPTIVE_FIELD - 1) / 2
 
 
 def load_teacher(size: PDNSize, weights: str | Path) -> tuple[PDN, WeightsRecord]:
