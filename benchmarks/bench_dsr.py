@@ -1,0 +1,231 @@
+"""DSR: anomalies in the latent space beside their literal form, and short trainings on the synthetic line.
+
+    python benchmarks/bench_dsr.py [--data DIR] [--budget 1.0] [--tasks …] [--pictures FOLDER] [--write]
+
+Literal: all positions of both levels get a replacement, whether beneath a mask or not, drawn from fully sorted
+distances; codes are chosen by one-hot products; every picture is encoded and rendered at every step.
+
+Trainings: preset ``embedded`` on 60 good pictures a task (``--data`` names a rendered line; without it one is
+rendered), beside ``thumbnail-nn``. ``--pictures`` writes, for each task, some test pictures with the truth, both
+decoders' pictures and the map. With ``--write`` the tables go to benchmarks/results/dsr.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from andon.benchmark.evaluate import evaluate
+from andon.core import Category, ImageArray
+from andon.data import load_dataset
+from andon.data.images import Images
+from andon.data.synthetic import TASKS, Counts, generate
+from andon.methods import create_method
+from andon.methods.dsr import Dsr, compare, render
+from andon.nn.dsr import LatentDraws, encode, latent_anomalies
+from andon.nn.perlin import perlin_mask
+from andon.nn.training import step_generator
+from andon.nn.vqvae import CODES, DiscreteLatentModel, VectorQuantizer, load_discrete_latent_model
+
+RESULTS = Path(__file__).parent / "results" / "dsr.md"
+BATCH, REPEATS = 4, 3
+
+
+# Speed
+
+
+def one_hot(book: VectorQuantizer, features: torch.Tensor) -> torch.Tensor:
+    flat = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    codes = book.codebook
+    distances = flat.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * flat @ codes.T
+    chosen = F.one_hot(distances.argmin(1), CODES).float() @ codes
+    return chosen.view(features.shape[0], *features.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def replaced(
+    features: torch.Tensor, quantised: torch.Tensor, book: VectorQuantizer, mask: torch.Tensor, strength: torch.Tensor
+) -> torch.Tensor:
+    result = []
+    for row, bound in zip(features, strength.tolist(), strict=True):
+        flat = row.permute(1, 2, 0).reshape(-1, row.shape[0])
+        distances = flat.square().sum(1, keepdim=True) + book.codebook.square().sum(1) - 2 * flat @ book.codebook.T
+        near = distances.topk(min(int(bound * CODES) + 1, CODES - 1), dim=1, largest=False).indices
+        near = near[:, int(0.05 * CODES) :]
+        column = torch.randint(near.shape[1], (len(flat), 1))
+        result.append(book.codebook[near.gather(1, column)[:, 0]].view(*row.shape[1:], -1).permute(2, 0, 1))
+    beneath = F.max_pool2d(mask, mask.shape[-1] // features.shape[-1])
+    return beneath * torch.stack(result) + (1 - beneath) * quantised
+
+
+def literal(model: DiscreteLatentModel, pictures: torch.Tensor, mask: torch.Tensor, draws: LatentDraws) -> torch.Tensor:
+    fine = model.encode_bottom(pictures)
+    coarse = model.encode_top(fine)
+    coarse_codes = one_hot(model.top, coarse)
+    altered_coarse = replaced(coarse, coarse_codes, model.top, mask, draws.coarse_strength)
+    joined = model.join_bottom(fine, model.upsample_top(altered_coarse))
+    good = model.join_bottom(fine, model.upsample_top(coarse_codes))
+    joined_codes, good_codes = one_hot(model.bottom, joined), one_hot(model.bottom, good)
+    altered_fine = replaced(joined, joined_codes, model.bottom, mask, draws.fine_strength)
+    fine_alone = replaced(good, good_codes, model.bottom, mask, draws.fine_strength)
+    both = draws.both[:, None, None, None].float()
+    coarse_only = draws.coarse_only[:, None, None, None].float()
+    only_fine = coarse_only * good_codes + (1 - coarse_only) * fine_alone
+    only_coarse = coarse_only * altered_coarse + (1 - coarse_only) * coarse_codes
+    return render(model, both * altered_coarse + (1 - both) * only_coarse, both * altered_fine + (1 - both) * only_fine)
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def best(work: Callable[[int], object]) -> float:
+    """Seconds of a call, the mean over ``REPEATS`` different batches after one to warm up."""
+    work(0)
+    start = time.perf_counter()
+    for number in range(1, REPEATS + 1):
+        work(number)
+    return (time.perf_counter() - start) / REPEATS
+
+
+@torch.no_grad()
+def speed() -> list[str]:
+    model, _ = load_discrete_latent_model("embedded")
+    pictures = torch.rand((BATCH, 3, 256, 256), generator=step_generator(0))
+
+    def drawn(number: int) -> tuple[torch.Tensor, LatentDraws]:
+        rng = np.random.default_rng(number)
+        masks = [perlin_mask((256, 256), rng) if i % 2 else np.zeros((256, 256), bool) for i in range(BATCH)]
+        mask = torch.from_numpy(np.stack(masks)[:, None].astype(np.float32))
+        return mask, LatentDraws.draw(BATCH, (64, 64), 0.2, step_generator(number))
+
+    encoding = encode(model, pictures)
+    general = render(model, model.top.look_up(encoding.coarse_codes), model.bottom.look_up(encoding.fine_codes))
+
+    def ours(number: int) -> torch.Tensor:
+        mask, draws = drawn(number)
+        altered = latent_anomalies(model, encoding, mask, draws)
+        rows = altered.mask.flatten(1).any(1).nonzero().squeeze(1)
+        coarse, fine = model.top.look_up(altered.coarse_codes), model.bottom.look_up(altered.fine_codes)
+        return general.index_put((rows,), render(model, coarse[rows], fine[rows])) if len(rows) else general
+
+    before = peak()
+    fast, after_fast = best(ours), peak()  # the frugal one first: peaks only grow
+    slow = best(lambda number: literal(model, pictures, *drawn(number)))
+    return [
+        f"## A step's frozen part: {BATCH} pictures of 256×256, every second one with a mask",
+        "",
+        "| | literal | here | ratio |",
+        "|---|---|---|---|",
+        f"| seconds | {slow:.2f} | {fast:.2f} | {slow / fast:.1f}× |",
+        f"| peak of the process, rise | +{peak() - after_fast:.0f} MB | +{after_fast - before:.0f} MB | |",
+        "",
+    ]
+
+
+# Trainings
+
+
+def trained(category: Category, budget: float) -> tuple[Dsr, str]:
+    method = create_method("dsr", preset="embedded", budget=budget)
+    assert isinstance(method, Dsr)
+    figures: list[str] = []
+    start = time.perf_counter()
+    report = method.fit(Images(category.train))
+    seconds = time.perf_counter() - start
+    steps = next(iter(report.curves.values()))[-1][0]
+    floor = create_method("thumbnail-nn")
+    floor.fit(Images(category.train))
+    for each in (method, floor):
+        result = evaluate(each, category, fpr_limits=(0.05,)).evaluation
+        localisation = result.localisation
+        figures += [
+            f"{100 * (result.image.auroc or 0):.1f}",
+            f"{100 * localisation.auspro['0.05']:.1f}" if localisation is not None and localisation.auspro else "–",
+        ]
+    one = Images(category.test[:10])
+    start = time.perf_counter()
+    method.predict(one)
+    each_ms = 100 * (time.perf_counter() - start)
+    focal = report.curves["decoders/focal"][-1][1]
+    row = f"| {category.name} | {' | '.join(figures)} | {seconds:.0f} s | {steps} | {focal:.3f} | {each_ms:.0f} ms |"
+    return method, row
+
+
+def grid(method: Dsr, category: Category, path: Path) -> None:
+    """Defective pictures and two good ones: picture, truth, general and object-specific view, map."""
+    defective = [s for s in category.test if s.is_defective]
+    chosen = [*defective[:: max(1, len(defective) // 8)][:8], *[s for s in category.test if not s.is_defective][:2]]
+    images, rows = Images(chosen), []
+    maps = method.predict(images).anomaly_maps
+    assert maps is not None
+    for i, sample in enumerate(chosen):
+        picture = images.resized(i, method.transform)
+        size = picture.shape[1::-1]
+        truth = sample.ground_truth()
+        marked = np.zeros((1, 1), np.uint8) if truth is None else truth.union().astype(np.uint8)
+        mask = np.asarray(cv2.resize(marked, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        views = compare(method.latents, method.networks, method.transform.normalise(picture[None]))
+        seen = [(255 * v[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy() for v in (views.general, views.specific)]
+        heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+        row: list[ImageArray] = [picture, np.repeat(255 * mask[..., None], 3, axis=2), *seen, heat]
+        rows.append(np.concatenate(row, axis=1))
+    cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--budget", type=float, default=1.0)
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    lines = speed()
+    print("\n".join(lines), flush=True)
+    preset: dict[str, Any] = dict(Dsr.presets["embedded"])
+    lines += [
+        f"## Trainings: preset `embedded`, {preset['epochs']} epochs of 60 pictures, budget {options.budget:g}",
+        "",
+        "60 good pictures a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
+        "",
+        "| task | AUROC | AUsPRO | thumbnail-nn: AUROC | AUsPRO | fit | steps | last focal loss | a prediction |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.data or Path(folder)
+        if options.data is None:
+            generate(root, tasks=options.tasks, counts=Counts(train=60, good=30, defective=30))
+        for task in options.tasks:
+            category = load_dataset(root)[task]
+            method, row = trained(category, options.budget)
+            print(row, flush=True)
+            lines.append(row)
+            if options.pictures:
+                options.pictures.mkdir(parents=True, exist_ok=True)
+                grid(method, category, options.pictures / f"{task}.png")
+    processor = next((n for n in Path("/proc/cpuinfo").read_text().splitlines() if n.startswith("model name")), "")
+    head = [
+        "# DSR",
+        "",
+        f"{datetime.date.today()}, {processor.partition(':')[2].strip() or platform.machine()}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}.",
+        "",
+    ]
+    if options.write:
+        RESULTS.write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
