@@ -77,7 +77,8 @@ def plain_unet(network: DiscriminativeSubNetwork, x: torch.Tensor) -> torch.Tens
     for up, block, level in [("up_b", "db_b", 4), ("up1", "db1", 3), ("up2", "db2", 2), ("up3", "db3", 1)]:
         x = decoder.get_submodule(block)(torch.cat([decoder.get_submodule(up)(x), skips[level]], 1))
     x = decoder.get_submodule("db4")(torch.cat([decoder.get_submodule("up4")(x), skips[0]], 1))
-    return decoder.get_submodule("fin_out")(x)
+    logits: torch.Tensor = decoder.get_submodule("fin_out")(x)
+    return logits
 
 
 def test_every_level_meets_its_own_skip() -> None:

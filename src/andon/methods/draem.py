@@ -371,8 +371,8 @@ class Draem(Method[DraemConfig]):
 
     The anomaly map is the discriminative network's probability of "anomalous", the image score the largest value of its
     average over windows of 21×21 pixels (section 3.4). Cost, whatever the number of training pictures: a prediction at
-    256×256 takes about 149 billion multiplications a picture with the published widths, a step three times as many;
-    both grow with the area of the pictures and the square of the widths.
+    256×256 takes 198 billion multiplications a picture with the published widths, a step three times as many; both
+    grow with the area of the pictures and the square of the widths.
     """
 
     name: ClassVar[str] = "draem"
