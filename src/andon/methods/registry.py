@@ -23,6 +23,7 @@ __all__ = ["create_method", "method_class", "method_names", "preset_config", "re
 
 # One line a method: its module is imported when the name is asked for, so that a listing costs no torch model.
 _MODULES = {
+    "cflow": "andon.methods.cflow",
     "draem": "andon.methods.draem",
     "dsr": "andon.methods.dsr",
     "efficientad": "andon.methods.efficientad",
