@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from andon.nn.pdn import PDN, RECEPTIVE_FIELD, PDNSize, pdn_state_dict
+from andon.nn.pdn import PDN, RECEPTIVE_FIELD, PDNSize, output_centres, output_size, pdn_state_dict
 from andon.nn.training import step_generator
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "checkpoints.json"
@@ -89,3 +89,40 @@ def test_plain_sequences_of_layers_are_renamed(size: PDNSize) -> None:
     assert pdn_state_dict(sequence).keys() == state.keys()
     assert all(pdn_state_dict(sequence)[name] is state[name] for name in state)
     assert pdn_state_dict(state) == state
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+@pytest.mark.parametrize("sides", [(33, 40), (96, 130), (200, 151)])
+def test_output_size_is_what_comes_out(size: PDNSize, sides: tuple[int, int]) -> None:
+    network = PDN(size, 4, width=0.02)
+    with torch.no_grad():
+        assert network(torch.zeros((1, 3, *sides))).shape[2:] == output_size(*sides)
+
+
+def test_centres_of_patches() -> None:
+    assert output_centres(3).tolist() == [16, 20, 24]  # of 33 pixels, 4 apart
+
+
+def test_width_changes_hidden_layers_alone() -> None:
+    network = PDN("small", 10, width=0.25)
+    assert [p.shape[0] for p in network.parameters() if p.ndim == 4] == [32, 64, 64, 10]
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_parts_of_the_last_layer_are_its_channels(size: PDNSize) -> None:
+    network = PDN(size, 8, width=0.05)
+    picture = torch.rand((2, 3, 48, 48), generator=step_generator(2))
+    with torch.no_grad():
+        hidden = network.before_last_layer(picture)
+        torch.testing.assert_close(network.last_layer_part(hidden, 2, 7), network(picture)[:, 2:7])
+
+
+def test_normalisation_merged_into_the_last_layer() -> None:
+    network = PDN("small", 6, width=0.05)
+    picture = torch.rand((1, 3, 48, 48), generator=step_generator(3))
+    generator = step_generator(4)
+    mean, std = torch.randn(6, generator=generator), torch.rand(6, generator=generator) + 0.1
+    with torch.no_grad():
+        expected = (network(picture) - mean[:, None, None]) / std[:, None, None]
+        network.merge_normalisation(mean, std)
+        torch.testing.assert_close(network(picture), expected, rtol=1e-4, atol=1e-5)

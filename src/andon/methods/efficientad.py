@@ -523,6 +523,7 @@ class _Training:
         if self.config.extra_normalisation or held_out == 0:
             self.validation = images
         self.held_out = held_out
+        self.order = SampleOrder(len(self.train_images), self.config.train_batch_size, seed)
 
     def run(self) -> FitReport:
         config, begin = self.config, time.perf_counter()
@@ -613,7 +614,6 @@ class _Training:
         if config.epochs is not None:
             full = steps_of_epochs(config.epochs, len(self.train_images), config.train_batch_size)
         steps = budgeted(full, config.budget)
-        self.order = SampleOrder(len(self.train_images), config.train_batch_size, self.seed)
         report = train(
             lambda _, batch: self.losses(networks, batch),
             self.batch,
