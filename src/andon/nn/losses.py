@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
-from torch.nn import functional as F
 
 __all__ = ["focal_loss", "ssim", "ssim_map"]
 
@@ -39,10 +40,14 @@ def focal_loss(
     return loss.mean()
 
 
-def _window(size: int, sigma: float, like: torch.Tensor) -> torch.Tensor:
-    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+@lru_cache(maxsize=32)
+def _window(length: int, size: int, sigma: float) -> torch.Tensor:
+    """A Gaussian filter of a line as a matrix, float64 ``[length, length]``; the line goes on with zeros."""
+    offsets = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
     weights = torch.exp(-offsets.square() / (2 * sigma**2))
-    return (weights / weights.sum()).to(like)
+    weights /= weights.sum()
+    apart = torch.arange(length)[None, :] - torch.arange(length)[:, None] + size // 2
+    return torch.where((apart >= 0) & (apart < size), weights[apart.clamp(0, size - 1)], 0.0)
 
 
 def ssim_map(
@@ -61,13 +66,12 @@ def ssim_map(
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"the window must be odd, not {window}")
-    batch, channels, height, width = x.shape
-    weights = _window(window, sigma, x)
-    # The five local means are one separable filter over one stack.
-    moments = torch.cat([x, y, x * x, y * y, x * y]).reshape(-1, 1, height, width)
-    moments = F.conv2d(moments, weights.reshape(1, 1, -1, 1), padding=(window // 2, 0))
-    moments = F.conv2d(moments, weights.reshape(1, 1, 1, -1), padding=(0, window // 2))
-    mean_x, mean_y, square_x, square_y, product = moments.reshape(5, batch, channels, height, width)
+    # The window is separable: a product with a band matrix from either side, which is faster than a convolution of
+    # single channels, forwards and even more so backwards. What is known of y alone needs no gradient in training.
+    rows = _window(x.shape[2], window, sigma).to(x)
+    columns = _window(x.shape[3], window, sigma).to(x).T
+    mean_x, square_x, product = (rows @ torch.cat([x, x * x, x * y], dim=1) @ columns).chunk(3, dim=1)
+    mean_y, square_y = (rows @ torch.cat([y, y * y], dim=1) @ columns).chunk(2, dim=1)
     mean_xx, mean_yy, mean_xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     contrast: torch.Tensor = (2 * (product - mean_xy) + c2) / (square_x - mean_xx + square_y - mean_yy + c2)
