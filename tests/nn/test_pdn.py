@@ -58,7 +58,8 @@ def test_a_vector_depends_on_its_patch_alone_and_on_all_of_it(size: PDNSize) -> 
     picture = torch.rand((1, 3, side, side), generator=step_generator(0, size), requires_grad=True)
     network(picture)[0, :, 2, 1].square().sum().backward()
     assert picture.grad is not None
-    touched = picture.grad.abs().sum((0, 1)) > 0
+    influence = picture.grad.abs().sum((0, 1))
+    touched = influence > 1e-5 * influence.max()  # minimal filtering leaves rounding in the rest of a tile
     rows, columns = (touched.any(axis).nonzero().flatten() for axis in (1, 0))
     assert (rows[0], rows[-1]) == (8, 8 + RECEPTIVE_FIELD - 1)
     assert (columns[0], columns[-1]) == (4, 4 + RECEPTIVE_FIELD - 1)

@@ -414,6 +414,8 @@ class EfficientAd(Method[EfficientAdConfig]):
     def _coarse_maps(self, batch: torch.Tensor) -> torch.Tensor:
         """Student–teacher and student–autoencoder map, not normalised: float32 ``[B, 2, h, w]``."""
         teacher, networks = self._learned()
+        if self.device.type == "cpu" and len(batch) > 1:  # no slower there, and memory is that of one picture
+            return torch.cat([self._coarse_maps(picture[None]) for picture in batch])
         said = networks.student(batch)
         local = (teacher(batch) - said[:, : teacher.channels]).square_().mean(1)
         structural = (networks.autoencoder(batch) - said[:, teacher.channels :]).square_().mean(1)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from andon.nn import winograd
 from andon.nn.features import WeightsRecord
 from andon.nn.initialisation import orthogonal_initialisation
 from andon.nn.weights import find_part, load_into, random_seed, state_dict_sha256
@@ -102,7 +103,9 @@ class PDN(nn.Module):
     def before_last_layer(self, batch: torch.Tensor) -> torch.Tensor:
         """What the last convolution sees."""
         for number, layer in enumerate(_LAYERS[self.size][:-1], 1):
-            batch = F.relu(self.get_submodule(f"conv{number}")(batch), inplace=True)
+            convolution = self.get_submodule(f"conv{number}")
+            assert isinstance(convolution, nn.Conv2d)
+            batch = F.relu(_convolve(batch, convolution), inplace=True)
             if layer.pool:
                 batch = F.avg_pool2d(batch, 2, 2, padding=1 if self.padding else 0)
         return batch
@@ -111,11 +114,10 @@ class PDN(nn.Module):
         """Output channels first … last-1 of what ``before_last_layer`` gave: only these are computed."""
         layer = self.last_layer
         bias = None if layer.bias is None else layer.bias[first:last]
-        return F.conv2d(hidden, layer.weight[first:last], bias)
+        return _convolve(hidden, layer, layer.weight[first:last], bias)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        described: torch.Tensor = self.last_layer(self.before_last_layer(batch))
-        return described
+        return _convolve(self.before_last_layer(batch), self.last_layer)
 
     @torch.no_grad()
     def merge_normalisation(self, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -125,6 +127,17 @@ class PDN(nn.Module):
         wide = std.to(layer.weight.device, torch.float64)
         layer.weight.copy_(layer.weight.double() / wide[:, None, None, None])
         layer.bias.copy_((layer.bias.double() - mean.to(wide)) / wide)
+
+
+def _convolve(
+    batch: torch.Tensor, layer: nn.Conv2d, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``layer``, or with a part of its filters: by minimal filtering where that is faster."""
+    if weight is None:
+        weight, bias = layer.weight, layer.bias
+    if layer.padding == (0, 0) and winograd.worthwhile(batch, weight):
+        return winograd.convolution(batch, weight, bias)
+    return F.conv2d(batch, weight, bias, padding=layer.padding)
 
 
 def output_size(height: int, width: int) -> tuple[int, int]:
