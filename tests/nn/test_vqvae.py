@@ -135,3 +135,19 @@ def test_shortcut_of_a_residual_block_is_rectified() -> None:
     inner = F.conv2d(F.relu(x), block._block[1].weight, padding=1)
     expected = F.relu(x) + F.conv2d(F.relu(inner), block._block[3].weight)
     torch.testing.assert_close(block(x.clone()), expected)
+
+
+def test_restriction_to_codes_is_the_quantiser_without_its_movement() -> None:
+    quantise = quantizer().train()
+    before = quantise.codebook.clone()
+    inputs = torch.randn((2, 5, 4, 3), generator=step_generator(11)).requires_grad_()
+    restricted = quantise.restrict(inputs)
+    assert torch.equal(quantise.codebook, before), "in training mode neither"
+    torch.testing.assert_close(restricted, quantise.look_up(quantise.indices(inputs)), rtol=0, atol=1e-6)
+    weights = torch.randn(restricted.shape, generator=step_generator(12))
+    (gradient,) = torch.autograd.grad((restricted * weights).sum(), inputs)
+    assert torch.equal(gradient, weights)
+    with torch.no_grad():
+        flat = inputs.permute(0, 2, 3, 1).reshape(-1, 5)
+        expected = before[torch.cdist(flat.double(), before.double()).argmin(1)].view(2, 4, 3, 5).permute(0, 3, 1, 2)
+        assert torch.equal(quantise.restrict(inputs.detach()), expected), "without a gradient, the codes themselves"
