@@ -156,7 +156,19 @@ class Cflow(FeatureMethod[CflowConfig]):
             "schedule": "constant",
             "permutation": "hard",
         },
-        "embedded": {**EMBEDDED_FEATURES},
+        "embedded": {
+            **EMBEDDED_FEATURES,
+            "condition": 64,
+            "coupling_blocks": 4,
+            "meta_epochs": 16,
+            "sub_epochs": 1,
+            "fibres": 1024,
+            "learning_rate": 1e-2,
+            "loss": "nll",
+            "standardise": "whiten",
+            "anomaly": "log-likelihood",
+            "sigma": 4.0,
+        },
     }
     checkpoint_seconds: float = 60.0
     """Least time between two checkpoints of a training."""
