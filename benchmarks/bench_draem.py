@@ -210,7 +210,7 @@ def trainings(options: argparse.Namespace) -> list[str]:
         "",
         "60 good pictures a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
         "",
-        "| task | AUROC | AUsPRO | thumbnail-nn: AUROC | AUsPRO | fit | steps | L2 | SSIM | focal loss | a prediction |",
+        "| task | AUROC | AUsPRO | thumbnail-nn: AUROC | AUsPRO | fit | steps | L2 | SSIM | focal | prediction |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:

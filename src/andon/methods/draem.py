@@ -51,18 +51,16 @@ _STAGE = "train"
 _STUDY: Mapping[str, Any] = {"textures": "noise", "rotation_probability": 0.0, "batch_size": 32}
 """Settings of the AutoVI study: no textures were named, none of the pictures was turned."""
 _EMBEDDED: Mapping[str, Any] = {
-    "transform": {"size": (128, 128)},
-    "textures": "rendered",
+    "transform": {"size": (96, 96)},
     "n_textures": 200,
-    "reconstructive_width": 16,
-    "discriminative_width": 16,
-    "epochs": 10,
-    "train_batch_size": 4,
-    "learning_rate": 1e-3,
-    "decay_at": (0.8, 0.9),
-    "decay": 0.2,
+    "reconstructive_width": 8,
+    "discriminative_width": 8,
+    "epochs": 100,
+    "train_batch_size": 2,
+    "learning_rate": 4e-3,
+    "perlin_exponents": (1, 4),
     "rotation_probability": 0.0,
-    "score_window": 11,
+    "score_window": 9,
 }
 
 
@@ -407,7 +405,8 @@ class Draem(Method[DraemConfig]):
 
     def _new_networks(self) -> _Networks:
         with torch.random.fork_rng([]):  # what torch fills them with is overwritten; its generator is not ours to move
-            return _Networks(self.config)
+            networks = _Networks(self.config)
+        return networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def fit(
         self,
@@ -439,13 +438,15 @@ class Draem(Method[DraemConfig]):
             batches,
             steps=steps,
             modules={"networks": networks},
-            optimiser=torch.optim.Adam(networks.parameters(), lr=config.learning_rate),
+            optimiser=torch.optim.Adam(networks.parameters(), lr=config.learning_rate, fused=True),
             schedule=step_decay(steps, config.decay_at, config.decay),
             seed=seed,
             identity=training_identity(self, images, seed),
             device=self.device,
             options=TrainingOptions(
-                checkpoint=stage_checkpoint(self, _STAGE), checkpoint_seconds=self.checkpoint_seconds
+                channels_last=True,
+                checkpoint=stage_checkpoint(self, _STAGE),
+                checkpoint_seconds=self.checkpoint_seconds,
             ),
             stage=_STAGE,
             progress=progress,
@@ -471,14 +472,14 @@ class Draem(Method[DraemConfig]):
 
     @torch.inference_mode()
     def predict_batch(self, batch: torch.Tensor) -> Prediction:
-        _, probabilities = self.networks(batch)
+        _, probabilities = self.networks(batch.contiguous(memory_format=torch.channels_last))
         anomalous, window = probabilities[:, 1:], self.config.score_window
         scores = F.avg_pool2d(anomalous, window, stride=1, padding=window // 2).amax(dim=(1, 2, 3))
         return Prediction(scores.cpu().numpy(), anomalous[:, 0].cpu().numpy(), self.transform.region)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors of both networks, "reconstructive.…" and "discriminative.…", then named as the authors'."""
-        return {name: tensor.detach() for name, tensor in self.networks.state_dict().items()}
+        return {name: tensor.detach().contiguous() for name, tensor in self.networks.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         networks = self._new_networks()
