@@ -208,13 +208,14 @@ def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[Cflow
 
 
 def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
-    """Defective pictures and two good ones: picture, truth, map (all maps on one scale)."""
+    """Defective pictures and, last, two good ones: picture, truth, map (all maps on one scale)."""
     defective = [s for s in category.test if s.is_defective]
     chosen = [*defective[:: max(1, len(defective) // 8)][:8], *[s for s in category.test if not s.is_defective][:2]]
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
     assert maps is not None
-    low, high = float(np.median(maps)), float(maps.max())
+    # Log-likelihoods of glaring defects are many times those of plain ones; the scale ends at a typical one.
+    low, high = float(np.median(maps)), float(np.median(maps[: len(chosen) - 2].max((1, 2))))
     for i, sample in enumerate(chosen):
         picture = images.resized(i, method.transform)
         truth = sample.ground_truth()
