@@ -574,6 +574,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file tha
 @pretrain_app.command("backbone")
 def pretrain_backbone_command(
     file: WeightsFile,
+    objective: Annotated[
+        str | None, typer.Option(help="barlow-twins (the default) or dense-contrast.", show_default=False)
+    ] = None,
     architecture: Annotated[str | None, typer.Option(help="resnet18 …", show_default=False)] = None,
     last_stage: Annotated[int | None, typer.Option(min=1, max=4, show_default=False)] = None,
     pictures: Pictures = None,
@@ -581,18 +584,21 @@ def pretrain_backbone_command(
     batch_size: BatchSize = None,
     learning_rate: Rate = None,
     schedule: RateSchedule = None,
+    picture_size: Annotated[int | None, typer.Option(help="Side of the pictures.", show_default=False)] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the views.", show_default=False)] = None,
     seed: TrainingSeed = 0,
     device: Device = "cpu",
     half: Half = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """A ResNet without labels (Barlow Twins). Run it again after an interruption: it goes on."""
+    """A ResNet without labels. Run it again after an interruption: it goes on."""
     from andon.nn.pretrain import BackboneRecipe, create_recipe, pretrain_backbone
 
     options = {
+        "objective": objective,
         "architecture": architecture,
         "last_stage": last_stage,
+        "picture_size": picture_size,
         "pictures": pictures,
         "steps": steps,
         "batch_size": batch_size,

@@ -1,5 +1,8 @@
-"""A backbone learned without labels: two views of a picture are to look alike, and no two features to say the same
-(Barlow Twins: Zbontar, Jing, Misra, LeCun & Deny, ICML 2021; arXiv 2103.03230).
+"""A backbone learned without labels, in one of two ways.
+
+"barlow-twins": two views of a picture are to look alike, and no two features to say the same (Zbontar, Jing, Misra,
+LeCun & Deny, ICML 2021; arXiv 2103.03230). "dense-contrast": places of a picture are to look alike on another day, and
+not alike when something has changed there (``andon.nn.pretrain.dense``).
 
 On rendered pictures it is a form of pre-training on formulas (Kataoka et al. 2020, arXiv 2101.08515; for anomaly
 detection Ugwu et al. 2024, arXiv 2405.06980). The result is a plain ResNet state dict: every method takes the file as
@@ -9,17 +12,19 @@ detection Ugwu et al. 2024, arXiv 2405.06980). The result is a plain ResNet stat
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
+from torch.nn import functional as F
 
 from andon.core import FloatArray, ImageArray, ProgressCallback, no_progress
 from andon.data.transform import Transform
 from andon.nn.initialisation import orthogonal_initialisation
+from andon.nn.pretrain.dense import dense_contrast_loss, three_views
 from andon.nn.pretrain.recipe import (
     PictureStream,
     PretrainReport,
@@ -29,7 +34,7 @@ from andon.nn.pretrain.recipe import (
     training_options,
 )
 from andon.nn.resnet import ARCHITECTURES, ResNet, blank_resnet
-from andon.nn.training import train
+from andon.nn.training import step_generator, train
 
 __all__ = ["BackboneRecipe", "barlow_twins_losses", "pretrain_backbone", "two_views"]
 
@@ -40,12 +45,14 @@ class BackboneRecipe(Recipe):
     """Options; the loss's are those of the paper, the network and batch are small enough for a CPU.
 
     Attributes:
+        objective: "barlow-twins" or "dense-contrast".
         architecture: "resnet18", "resnet34", "resnet50" or "wide_resnet50_2".
         last_stage: the network is trained, and stored, up to this stage (1..4).
         picture_size: side of the rendered or resized pictures.
         crop: side of the views.
-        projection: width of the two hidden layers of the projector and of its output.
-        redundancy: weight λ of the off-diagonal terms.
+        projection: width of the projector: of its two hidden layers and its output, or (dense-contrast) of its hidden
+            layer, the output having half of it.
+        redundancy: weight λ of Barlow Twins' off-diagonal terms.
     """
 
     steps: int = Field(20_000, ge=1)
@@ -53,6 +60,7 @@ class BackboneRecipe(Recipe):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-6, ge=0)
     schedule: str = Field("cosine", pattern="constant|cosine")
+    objective: Literal["barlow-twins", "dense-contrast"] = "barlow-twins"
     architecture: str = "resnet18"
     last_stage: int = Field(4, ge=1, le=4)
     picture_size: int = Field(192, ge=32, le=1024)
@@ -66,6 +74,12 @@ class BackboneRecipe(Recipe):
         if name not in ARCHITECTURES:
             raise ValueError(f"must be one of {', '.join(ARCHITECTURES)}")
         return name
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> BackboneRecipe:
+        if self.objective == "dense-contrast" and self.crop > self.picture_size:
+            raise ValueError(f"crop {self.crop} is larger than the pictures ({self.picture_size})")
+        return self
 
 
 class _Twins(nn.Module):
@@ -86,6 +100,27 @@ class _Twins(nn.Module):
         (features,) = self.backbone.stages(batch, (self.last_stage,))
         projected: torch.Tensor = self.projector(features.mean((2, 3)))
         return projected
+
+
+class _Places(nn.Module):
+    """Backbone, projector of every place, length 1."""
+
+    def __init__(self, recipe: BackboneRecipe) -> None:
+        super().__init__()
+        architecture = ARCHITECTURES[recipe.architecture]
+        self.last_stage = recipe.last_stage
+        self.backbone: ResNet = blank_resnet(architecture, last_stage=recipe.last_stage)
+        width, hidden = architecture.channels[recipe.last_stage - 1], recipe.projection
+        self.projector = nn.Sequential(
+            nn.Conv2d(width, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden // 2, 1),
+        )
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        (features,) = self.backbone.stages(batch, (self.last_stage,))
+        return F.normalize(self.projector(features).float(), dim=1)
 
 
 def barlow_twins_losses(first: torch.Tensor, second: torch.Tensor, redundancy: float) -> dict[str, torch.Tensor]:
@@ -162,24 +197,37 @@ def pretrain_backbone(
         stream = PictureStream(recipe)
         with torch.random.fork_rng([]):
             torch.manual_seed(recipe.seed)
-            network = _Twins(recipe)
+            network = _Twins(recipe) if recipe.objective == "barlow-twins" else _Places(recipe)
         orthogonal_initialisation(network.backbone, recipe.seed)
         network.to(device).train()
 
-        def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def twins(step: int) -> tuple[torch.Tensor, ...]:
             rng = stream.random(step, "backbone")
             pictures = stream.pictures(stream.indices(step), recipe.picture_size)
             views = [two_views(picture, recipe.crop, rng) for picture in pictures]
-            first, second = (np.stack([view[k] for view in views]) for k in (0, 1))
-            return _NORMALISE.normalise(first), _NORMALISE.normalise(second)
+            return tuple(_NORMALISE.normalise(np.stack([view[k] for view in views])) for k in range(2))
 
-        def step(number: int, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        def twin_losses(number: int, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
             # Two passes, because batch norms must not mix the views (as in the paper).
             return barlow_twins_losses(network(batch[0]).float(), network(batch[1]).float(), recipe.redundancy)
 
+        def places(step: int) -> tuple[torch.Tensor, ...]:
+            rng = stream.random(step, "backbone")
+            pictures = list(stream.pictures(stream.indices(step), recipe.picture_size))
+            views = [three_views(p, pictures[k - 1], recipe.crop, rng) for k, p in enumerate(pictures)]
+            masks = torch.from_numpy(np.stack([view[3] for view in views])).float()[:, None]
+            return (*(_NORMALISE.normalise(np.stack([view[k] for view in views])) for k in range(3)), masks)
+
+        def place_losses(number: int, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+            # One pass: the views' statistics must not tell them apart.
+            anchor, positive, changed = network(torch.cat(batch[:3])).chunk(3)
+            generator = step_generator(recipe.seed, "places", number)
+            return {"contrast": dense_contrast_loss(anchor, positive, changed, batch[3], generator)}
+
+        dense = recipe.objective == "dense-contrast"
         report = train(
-            step,
-            batches,
+            place_losses if dense else twin_losses,
+            places if dense else twins,
             steps=recipe.steps,
             modules={"network": network},
             optimiser=torch.optim.AdamW(
