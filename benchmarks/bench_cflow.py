@@ -40,6 +40,7 @@ from andon.nn.flows import ConditionalFlow, CouplingBlock, GridFlow, Permutation
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 3
+LEGEND = "Difference: of log-likelihoods a dimension, in nats. Wall times in ms a batch."
 
 
 # Speed
@@ -111,7 +112,8 @@ def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
     return min(walls), min(cpus)
 
 
-def speed() -> list[str]:
+def speed(keep: bool) -> list[str]:
+    """The table; with ``keep`` it is written as it grows, so that what is done stays, should it be stopped."""
     wide = [("layer2", 512, 32, 32), ("layer3", 1024, 16, 16), ("layer4", 2048, 8, 8)]
     config = Cflow.presets["embedded"]
     small = CflowConfig(**config)
@@ -161,7 +163,9 @@ def speed() -> list[str]:
                 print(lines[-1], flush=True)
         lines.append(speed_row(name, batch, "all" if len(scales) > 1 else scales[0][0], fibres, sums, worst))
         print(lines[-1], flush=True)
-    return [*lines, "", "Difference: of log-likelihoods a dimension, in nats. Wall times in ms a batch.", ""]
+        if keep:
+            write("cflow_speed.md", [*lines, "", LEGEND, ""])
+    return [*lines, "", LEGEND, ""]
 
 
 def speed_row(name: str, batch: int, scale: str, fibres: int, times: list[float], difference: float) -> str:
@@ -285,7 +289,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
-    lines = speed() if options.speed else trainings(options)
+    lines = speed(options.write) if options.speed else trainings(options)
     print("\n".join(lines))
     if options.write:
         write("cflow_speed.md" if options.speed else "cflow.md", lines)
