@@ -289,13 +289,20 @@ def test_the_study_plan_is_the_study(tiny: Path) -> None:
     )
     specs = expand(type(plan)(plan.name, content, "", "", plan.base)).specs
     configs = {s.method: s.config for s in specs}
-    assert set(configs) == {"thumbnail-nn", "padim", "patchcore"}
+    assert set(configs) == {"thumbnail-nn", "cflow", "draem", "dsr", "efficientad", "padim", "patchcore"}
     assert configs["patchcore"]["transform"]["crop"] == [224, 224]
     assert configs["patchcore"]["backbone"] == "wide_resnet50_2"
     assert configs["patchcore"]["coreset_ratio"] == 0.1
     assert configs["padim"]["backbone"] == "resnet18"
     assert all(c["transform"]["size"] == [256, 256] for m, c in configs.items() if m != "thumbnail-nn")
-    assert sum(s.method == "patchcore" for s in specs) == 8 * 2
+    # Section 5: "CFlow was trained for 100 epochs, DRAEM for 700 epochs, DSR for 500 epochs, and EfficientAD for 250."
+    assert configs["cflow"]["meta_epochs"] * configs["cflow"]["sub_epochs"] == 100
+    assert configs["draem"]["epochs"] == 700
+    assert configs["dsr"]["epochs"] + configs["dsr"]["upsampling_epochs"] == 500
+    assert (configs["efficientad"]["epochs"], configs["efficientad"]["size"]) == (250, "medium")
+    assert all(c.get("budget", 1) == 1 for c in configs.values())
+    counts = {m: sum(s.method == m for s in specs) for m in configs}
+    assert counts == {m: 2 if m == "thumbnail-nn" else 8 * 2 for m in configs}
 
 
 def test_a_folder_with_a_packaged_plans_name_does_not_hide_the_plan(
