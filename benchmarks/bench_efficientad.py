@@ -167,7 +167,7 @@ def train_task(category: Category, budget: float, preset: str) -> tuple[str, Eff
         start = time.perf_counter()
         report = method.fit(Images(category.train))
         seconds = time.perf_counter() - start
-        result = evaluate(method, category, fpr_limits=(0.05,))
+        result = evaluate(method, category, fpr_limits=(0.05,)).evaluation
         figures.append((method, report, seconds, result))
     (ours, report, seconds, result), (_, _, _, floor) = figures
 

@@ -127,3 +127,17 @@ def test_normalisation_merged_into_the_last_layer() -> None:
         expected = (network(picture) - mean[:, None, None]) / std[:, None, None]
         network.merge_normalisation(mean, std)
         torch.testing.assert_close(network(picture), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_filters_are_made_anew_when_weights_change() -> None:
+    network = PDN("small", 128).requires_grad_(False)
+    picture = torch.rand((1, 3, 112, 112), generator=step_generator(5))
+    hidden = network.before_last_layer(picture)
+    layer = network.last_layer
+    for factor in (1.0, 3.0):
+        layer.weight.mul_(factor)
+        for mode in (torch.no_grad(), torch.inference_mode()):
+            with mode:
+                found = network(picture)
+            expected = torch.nn.functional.conv2d(hidden, layer.weight, layer.bias)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

@@ -136,8 +136,20 @@ def _convolve(
     if weight is None:
         weight, bias = layer.weight, layer.bias
     if layer.padding == (0, 0) and winograd.worthwhile(batch, weight):
-        return winograd.convolution(batch, weight, bias)
+        filters = _frozen_filters(layer) if weight is layer.weight and not weight.requires_grad else None
+        return winograd.convolution(batch, weight, bias, filters)
     return F.conv2d(batch, weight, bias, padding=layer.padding)
+
+
+def _frozen_filters(layer: nn.Conv2d) -> torch.Tensor:
+    """Transformed filters of a frozen layer, made once for as long as its weights are not changed."""
+    version = (layer.weight.data_ptr(), layer.weight._version)
+    known: tuple[tuple[int, int], torch.Tensor] | None = layer.__dict__.get("_transformed")
+    if known is None or known[0] != version:
+        with torch.inference_mode(False), torch.no_grad():
+            known = version, winograd.transformed_filters(layer.weight)
+        layer.__dict__["_transformed"] = known
+    return known[1]
 
 
 def output_size(height: int, width: int) -> tuple[int, int]:

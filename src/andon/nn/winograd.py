@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["convolution", "transforms", "worthwhile"]
+__all__ = ["convolution", "transformed_filters", "transforms", "worthwhile"]
 
 _POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
 """Where the polynomials are evaluated, besides infinity: few and small, which keeps rounding small."""
@@ -84,7 +84,12 @@ def worthwhile(batch: torch.Tensor, weight: torch.Tensor) -> bool:
     )
 
 
-def convolution(batch: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def convolution(
+    batch: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    filters: torch.Tensor | None = None,
+) -> torch.Tensor:
     """``torch.nn.functional.conv2d(batch, weight, bias)``: stride 1, no padding.
 
     Each picture is computed by itself, so its values do not depend on the others, and neither does the memory, which is
@@ -94,24 +99,31 @@ def convolution(batch: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
         batch: float32 ``[B, C, H, W]``.
         weight: float32 ``[K, C, r, r]``, r 3 or 4.
         bias: float32 ``[K]``.
+        filters: ``transformed_filters(weight)``, where they are at hand.
 
     Returns:
         float32 ``[B, K, H − r + 1, W − r + 1]``, channels last in memory.
     """
     keep = torch.is_grad_enabled() and weight.requires_grad
-    result: torch.Tensor = _Convolution.apply(batch, weight, bias, keep)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Convolution.apply(batch, weight, bias, filters, keep)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, batch: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, keep: bool
+        ctx: Any,
+        batch: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        filters: torch.Tensor | None,
+        keep: bool,
     ) -> torch.Tensor:
         outputs, _, r, _ = weight.shape
         m = _TILE[r]
         a, _, _ = _kronecker(m, r)
-        filters, grid = _filters(weight), _grid(batch, r)
+        grid = _grid(batch, r)
+        filters = transformed_filters(weight) if filters is None else filters
         size = (batch.shape[2] - r + 1, batch.shape[3] - r + 1)
         result = torch.empty(
             (len(batch), outputs, *size),
@@ -141,8 +153,8 @@ class _Convolution(torch.autograd.Function):
         n = m + r - 1
         a, g, b = _kronecker(m, r)
         (gradient,) = gradients
-        for_batch, for_weight, for_bias, _ = ctx.needs_input_grad
-        back = _filters(weight).transpose(1, 2) if for_batch else None
+        for_batch, for_weight, for_bias, *_ = ctx.needs_input_grad
+        back = transformed_filters(weight).transpose(1, 2) if for_batch else None
         to_batch = gradient.new_empty((ctx.shape[0], *ctx.shape[2:], inputs)) if for_batch else None
         summed = gradient.new_zeros((n * n, inputs, outputs)) if for_weight else None
         for number, picture in enumerate(gradient):
@@ -161,10 +173,11 @@ class _Convolution(torch.autograd.Function):
             to_weight,
             gradient.sum((0, 2, 3)) if for_bias and ctx.has_bias else None,
             None,
+            None,
         )
 
 
-def _filters(weight: torch.Tensor) -> torch.Tensor:
+def transformed_filters(weight: torch.Tensor) -> torch.Tensor:
     """``GgGᵀ``: ``[n², C, K]``."""
     outputs, inputs, r, _ = weight.shape
     _, g, _ = _kronecker(_TILE[r], r)
