@@ -132,7 +132,9 @@ def test_an_exception_from_the_listener_ends_all_jobs(tmp_path: Path) -> None:
 def test_when_the_run_itself_is_killed_its_jobs_end(tmp_path: Path, how: signal.Signals) -> None:
     path = tmp_path / "pid"
     code = (
-        "import sys; from pathlib import Path; from andon.benchmark.engine import *; from tests.benchmark import jobs\n"
+        # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path; from andon.benchmark.engine import *; from tests.benchmark import jobs\n"
         f"LocalEngine(1, 1).run([Job('h', jobs.writes_its_pid_and_hangs, (Path({str(path)!r}),))], lambda e: None)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
