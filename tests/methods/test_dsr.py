@@ -336,12 +336,6 @@ def test_smudges_lie_beneath_the_mask_alone_and_have_one_colour() -> None:
     assert all(-1e-4 <= offset <= 1 - slopes[0] + 1e-4 for _, offset in fits)
 
 
-def test_turning_by_quarters_is_exact() -> None:
-    picture = pictures(1)[0]
-    np.testing.assert_array_equal(dsr._turned(picture, 90), np.rot90(picture))
-    np.testing.assert_array_equal(dsr._turned(picture, 0), picture)
-
-
 def test_batches_are_functions_of_their_number() -> None:
     for kind in (dsr._DecoderStage, dsr._UpsamplingStage):
         one, other = stage_of(kind, pictures()), stage_of(kind, pictures())

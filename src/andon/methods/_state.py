@@ -8,11 +8,19 @@ import torch
 
 from andon.core import AndonError, listed
 
-__all__ = ["checked_state"]
+__all__ = ["TensorType", "checked_state", "types_of"]
+
+TensorType = tuple[torch.dtype, tuple[int | str, ...]]
+"""Type and shape of a tensor."""
+
+
+def types_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorType]:
+    """What a network's state dict must be like to be taken, for ``checked_state``."""
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
 
 
 def checked_state(
-    method: str, state: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[torch.dtype, tuple[int | str, ...]]]
+    method: str, state: Mapping[str, torch.Tensor], expected: Mapping[str, TensorType]
 ) -> dict[str, torch.Tensor]:
     """The tensors of a state dict, after a check of names, types, shapes and finiteness.
 

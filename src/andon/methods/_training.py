@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -11,8 +10,9 @@ from pydantic import Field
 from andon.core import canonical_json
 from andon.data.images import Images
 from andon.methods.base import Method, MethodConfig
+from andon.nn.training import TrainingOptions
 
-__all__ = ["TrainedConfig", "budget_notes", "budgeted", "stage_checkpoint", "training_identity"]
+__all__ = ["TrainedConfig", "budget_notes", "budgeted", "stage_options", "training_identity"]
 
 
 class TrainedConfig(MethodConfig):
@@ -38,9 +38,13 @@ def budget_notes(config: TrainedConfig, done: int, full: int, unit: str = "steps
     return (f"shortened training: {done:,} {unit} instead of {full:,} (budget {config.budget:g})",)
 
 
-def stage_checkpoint(method: Method[Any], stage: str) -> Path | None:
-    """File of a training stage's checkpoint; None where the method keeps none."""
-    return None if method.checkpoints is None else method.checkpoints / f"{stage}.ckpt"
+def stage_options(method: Method[Any], stage: str, *, channels_last: bool = False) -> TrainingOptions:
+    """How a stage of a method's training is carried out: its checkpoint is where the method keeps them."""
+    return TrainingOptions(
+        channels_last=channels_last,
+        checkpoint=None if method.checkpoints is None else method.checkpoints / f"{stage}.ckpt",
+        checkpoint_seconds=method.checkpoint_seconds,
+    )
 
 
 def training_identity(method: Method[Any], train: Images, seed: int) -> str:

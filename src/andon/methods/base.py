@@ -85,6 +85,8 @@ class Method(ABC, Generic[ConfigT]):
     checkpoints: Path | None = None
     """Folder where a trained method keeps the state of its training, to go on from there; None keeps none. Whoever sets
     it gives each run its own, and removes it when the result is stored."""
+    checkpoint_seconds: float = 60.0
+    """Least time between two checkpoints."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

@@ -20,8 +20,8 @@ from torch import nn
 from andon.core import AndonError, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
 from andon.methods._maps import gaussian_smooth, upsample
-from andon.methods._state import checked_state
-from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage_checkpoint, training_identity
+from andon.methods._state import checked_state, types_of
+from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage_options, training_identity
 from andon.methods.base import EMBEDDED_FEATURES, FeatureMethod, FitReport, MethodConfig
 from andon.methods.registry import register
 from andon.nn import FeatureExtractor, create_extractor
@@ -29,7 +29,6 @@ from andon.nn.flows import ConditionalFlow, GridFlow, positional_encoding
 from andon.nn.training import (
     SampleOrder,
     Schedule,
-    TrainingOptions,
     TrainingReport,
     cosine_schedule,
     step_generator,
@@ -170,8 +169,6 @@ class Cflow(FeatureMethod[CflowConfig]):
             "sigma": 4.0,
         },
     }
-    checkpoint_seconds: float = 60.0
-    """Least time between two checkpoints of a training."""
 
     def __init__(self, config: CflowConfig) -> None:
         super().__init__(config)
@@ -317,11 +314,13 @@ class Cflow(FeatureMethod[CflowConfig]):
         state = self.restore_extractor(state)
         scales = len(self.config.layers)
         flows = [self._new_flow(scale, 0) for scale in range(scales)]
-        expected: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {
-            f"flows.{scale}.{name}": (tensor.dtype, tuple(tensor.shape))
-            for scale, flow in enumerate(flows)
-            for name, tensor in flow.state_dict().items()
-        }
+        expected = types_of(
+            {
+                f"flows.{scale}.{name}": tensor
+                for scale, flow in enumerate(flows)
+                for name, tensor in flow.state_dict().items()
+            }
+        )
         expected |= {"grids": (torch.int64, (scales, 2)), "references": (torch.float32, (scales,))}
         tensors = checked_state(self.name, state, expected)
         grids = [(int(height), int(width)) for height, width in tensors["grids"]]
@@ -457,9 +456,7 @@ class _Training:
                 seed=self.seed,
                 identity=f"{identity}\n{self.stage}",
                 device=method.device,
-                options=TrainingOptions(
-                    checkpoint=stage_checkpoint(method, self.stage), checkpoint_seconds=method.checkpoint_seconds
-                ),
+                options=stage_options(method, self.stage),
                 stage=self.stage,
                 progress=progress,
             )

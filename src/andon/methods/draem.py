@@ -22,16 +22,22 @@ from torch.nn import functional as F
 from andon.core import AndonError, FloatArray, ImageArray, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
 from andon.data.rendered import PictureSource, picture_source
-from andon.data.transform import Transform
-from andon.methods._state import checked_state
-from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage_checkpoint, training_identity
+from andon.methods._reconstruction import (
+    OddSide,
+    PerlinExponents,
+    ReconstructionConfig,
+    TrainingParts,
+    largest_average,
+    turned,
+)
+from andon.methods._state import checked_state, types_of
+from andon.methods._training import budget_notes, budgeted, stage_options, training_identity
 from andon.methods.base import FitReport, Method
 from andon.methods.registry import register
 from andon.nn.losses import focal_loss, ssim
 from andon.nn.perlin import perlin_mask, turned_perlin_noise
 from andon.nn.training import (
     SampleOrder,
-    TrainingOptions,
     numpy_step_generator,
     step_decay,
     step_generator,
@@ -42,8 +48,6 @@ from andon.nn.unet import DiscriminativeSubNetwork, ReconstructiveSubNetwork
 
 __all__ = ["Draem", "DraemConfig", "augment_texture", "simulate_anomaly"]
 
-_SIDES = 32
-"""Sides are multiples of this: the discriminative network halves them five times."""
 _TEXTURE_BYTES = 256 * 2**20
 """Memory for textures that were used before."""
 _STAGE = "train"
@@ -64,7 +68,7 @@ _EMBEDDED: Mapping[str, Any] = {
 }
 
 
-class DraemConfig(TrainedConfig):
+class DraemConfig(ReconstructionConfig):
     """Hyperparameters of DRAEM; the defaults are the paper's, where it says nothing the authors' repository's.
 
     Attributes:
@@ -92,7 +96,7 @@ class DraemConfig(TrainedConfig):
             largest value itself.
     """
 
-    transform: Transform = Transform(size=(256, 256), normalisation="unit")
+    unit_reason: ClassVar[str] = "the losses are for pictures in 0..1"
     batch_size: int = 8
     textures: str = "rendered"
     n_textures: int = Field(5640, ge=1)
@@ -101,42 +105,20 @@ class DraemConfig(TrainedConfig):
     epochs: float = Field(700, gt=0)
     train_batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
-    decay_at: tuple[float, ...] = (400 / 700, 600 / 700)
+    decay_at: TrainingParts = (400 / 700, 600 / 700)
     decay: float = Field(0.1, gt=0, le=1)
     anomaly_probability: float = Field(0.5, gt=0, le=1)
     beta: tuple[float, float] = (0.1, 1.0)
-    perlin_exponents: tuple[int, int] = (0, 5)
+    perlin_exponents: PerlinExponents = (0, 5)
     perlin_threshold: float = Field(0.5, ge=0, lt=1)
     texture_augmentations: int = Field(3, ge=0, le=10)
     rotation_probability: float = Field(0.3, ge=0, le=1)
     rotation: float = Field(45.0, ge=0, le=180)
     ssim_weight: float = Field(1.0, ge=0)
-    ssim_window: int = Field(11, ge=1)
+    ssim_window: OddSide = Field(11, ge=1)
     focal_gamma: float = Field(2.0, ge=0)
     initialisation: Literal["normal", "torch"] = "normal"
-    score_window: int = Field(21, ge=1)
-
-    @field_validator("transform", mode="before")
-    @classmethod
-    def _unit(cls, value: Any) -> Any:
-        """A transform of which only the size is said keeps this method's normalisation."""
-        return {"normalisation": "unit", **value} if isinstance(value, dict) else value
-
-    @field_validator("transform")
-    @classmethod
-    def _fits(cls, value: Transform) -> Transform:
-        if value.normalisation != "unit":
-            raise ValueError("normalisation must be 'unit': the losses are for pictures in 0..1")
-        if any(side % _SIDES or side < 2 * _SIDES for side in value.output_size):
-            raise ValueError(f"sides must be multiples of {_SIDES}, at least {2 * _SIDES}, not {value.output_size}")
-        return value
-
-    @field_validator("decay_at")
-    @classmethod
-    def _parts(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= part <= 1 for part in value):
-            raise ValueError("must be parts of the training, 0..1")
-        return value
+    score_window: OddSide = Field(21, ge=1)
 
     @field_validator("beta")
     @classmethod
@@ -145,29 +127,8 @@ class DraemConfig(TrainedConfig):
             raise ValueError(f"must be two numbers above 0, at most 1, the smaller first, not {value}")
         return value
 
-    @field_validator("perlin_exponents")
-    @classmethod
-    def _range(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 0 <= value[0] <= value[1] <= 10:
-            raise ValueError(f"must be two numbers in 0..10, the smaller first, not {value}")
-        return value
-
-    @field_validator("score_window", "ssim_window")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that a window has a centre")
-        return value
-
 
 # Artificial anomalies (section 3.3)
-
-
-def _turned(picture: ImageArray, degrees: float) -> ImageArray:
-    """Turned about its centre, black where nothing was."""
-    height, width = picture.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cast(ImageArray, cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR))
 
 
 def _gamma(rng: np.random.Generator, picture: ImageArray) -> ImageArray:
@@ -218,7 +179,7 @@ def _equalised(rng: np.random.Generator, picture: ImageArray) -> ImageArray:
 
 
 def _rotated(rng: np.random.Generator, picture: ImageArray) -> ImageArray:
-    return _turned(picture, rng.uniform(-45, 45))
+    return turned(picture, rng.uniform(-45, 45))
 
 
 _AUGMENTATIONS: tuple[Callable[[np.random.Generator, ImageArray], ImageArray], ...] = (
@@ -309,7 +270,7 @@ class _Batches:
         config = self.config
         picture = self.images.resized(index, config.transform)
         if rng.random() < config.rotation_probability:
-            picture = _turned(picture, rng.uniform(-config.rotation, config.rotation))
+            picture = turned(picture, rng.uniform(-config.rotation, config.rotation))
         target = picture.astype(np.float32) / np.float32(255)
         size = config.transform.output_size
         if rng.random() >= config.anomaly_probability:
@@ -389,8 +350,6 @@ class Draem(Method[DraemConfig]):
         "authors-code": {"beta": (0.2, 1.0), "rotation": 90.0, "decay_at": (0.8, 0.9), "decay": 0.2},
         "embedded": _EMBEDDED,
     }
-    checkpoint_seconds: float = 60.0
-    """Least time between two checkpoints of a training."""
 
     def __init__(self, config: DraemConfig) -> None:
         super().__init__(config)
@@ -443,11 +402,7 @@ class Draem(Method[DraemConfig]):
             seed=seed,
             identity=training_identity(self, images, seed),
             device=self.device,
-            options=TrainingOptions(
-                channels_last=True,
-                checkpoint=stage_checkpoint(self, _STAGE),
-                checkpoint_seconds=self.checkpoint_seconds,
-            ),
+            options=stage_options(self, _STAGE, channels_last=True),
             stage=_STAGE,
             progress=progress,
         )
@@ -473,8 +428,8 @@ class Draem(Method[DraemConfig]):
     @torch.inference_mode()
     def predict_batch(self, batch: torch.Tensor) -> Prediction:
         _, probabilities = self.networks(batch.contiguous(memory_format=torch.channels_last))
-        anomalous, window = probabilities[:, 1:], self.config.score_window
-        scores = F.avg_pool2d(anomalous, window, stride=1, padding=window // 2).amax(dim=(1, 2, 3))
+        anomalous = probabilities[:, 1:]
+        scores = largest_average(anomalous, self.config.score_window)
         return Prediction(scores.cpu().numpy(), anomalous[:, 0].cpu().numpy(), self.transform.region)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -483,9 +438,7 @@ class Draem(Method[DraemConfig]):
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         networks = self._new_networks()
-        expected: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {
-            name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in networks.state_dict().items()
-        }
+        expected = types_of(networks.state_dict())
         networks.load_state_dict(checked_state(self.name, state, expected))
         self._networks = networks.requires_grad_(False).eval().to(self.device)
 

@@ -13,18 +13,24 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
-import cv2
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
 from andon.core import AndonError, FloatArray, ImageArray, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
-from andon.data.transform import Transform
-from andon.methods._state import checked_state
-from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage_checkpoint, training_identity
+from andon.methods._reconstruction import (
+    OddSide,
+    PerlinExponents,
+    ReconstructionConfig,
+    TrainingParts,
+    largest_average,
+    turned,
+)
+from andon.methods._state import checked_state, types_of
+from andon.methods._training import budget_notes, budgeted, stage_options, training_identity
 from andon.methods.base import FitReport, Method
 from andon.methods.registry import register
 from andon.nn.dsr import (
@@ -44,7 +50,6 @@ from andon.nn.losses import focal_loss
 from andon.nn.perlin import perlin_mask
 from andon.nn.training import (
     SampleOrder,
-    TrainingOptions,
     TrainingReport,
     numpy_step_generator,
     step_decay,
@@ -57,10 +62,6 @@ from andon.nn.vqvae import DiscreteLatentModel, load_discrete_latent_model
 __all__ = ["Dsr", "DsrConfig"]
 
 _GIB = 2**30
-_SIDES = 32
-"""Sides are multiples of this: 8 pixels a coarse position, and two halvings inside of the subspace restriction."""
-
-
 _STUDY: Mapping[str, Any] = {
     "batch_size": 16,
     "epoch_samples": None,
@@ -90,7 +91,7 @@ _EMBEDDED: Mapping[str, Any] = {
 """A minute or two on a CPU for 60 pictures: what needs tens of thousands of steps to be learned is left out."""
 
 
-class DsrConfig(TrainedConfig):
+class DsrConfig(ReconstructionConfig):
     """Hyperparameters of DSR; the defaults are the authors'.
 
     Attributes:
@@ -129,21 +130,21 @@ class DsrConfig(TrainedConfig):
             at every step.
     """
 
-    transform: Transform = Transform(size=(256, 256), normalisation="unit")
+    unit_reason: ClassVar[str] = "the codebook knows pictures in 0..1"
     weights: str = "imagenet"
     epochs: float = Field(100, gt=0)
     upsampling_epochs: float = Field(50, ge=0)
     epoch_samples: int | None = Field(8000, ge=1)
     train_batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
-    decay_at: tuple[float, ...] = (0.8,)
+    decay_at: TrainingParts = (0.8,)
     decay: float = Field(0.1, gt=0, le=1)
-    upsampling_decay_at: tuple[float, ...] = (0.8, 0.9)
+    upsampling_decay_at: TrainingParts = (0.8, 0.9)
     upsampling_decay: float = Field(0.2, gt=0, le=1)
     anomaly_probability: float = Field(0.5, ge=0, le=1)
     latent_strength: float = Field(0.2, ge=0, le=1)
     latent_skip: float = Field(0.05, ge=0, lt=1)
-    perlin_exponents: tuple[int, int] = (0, 5)
+    perlin_exponents: PerlinExponents = (0, 5)
     perlin_threshold: float = Field(0.5, ge=0, lt=1)
     rotation_probability: float = Field(0.4, ge=0, le=1)
     upsampling_rotation_probability: float = Field(0.3, ge=0, le=1)
@@ -161,44 +162,8 @@ class DsrConfig(TrainedConfig):
     decoder_residual: int = Field(64, ge=1)
     detection_width: int = Field(64, ge=1)
     upsampling_width: int = Field(64, ge=1)
-    score_window: int = Field(21, ge=1)
+    score_window: OddSide = Field(21, ge=1)
     memory_limit: float = Field(1.0, ge=0)
-
-    @field_validator("transform", mode="before")
-    @classmethod
-    def _unit(cls, value: Any) -> Any:
-        """A transform of which only the size is said keeps this method's normalisation."""
-        return {"normalisation": "unit", **value} if isinstance(value, dict) else value
-
-    @field_validator("transform")
-    @classmethod
-    def _fits(cls, value: Transform) -> Transform:
-        if value.normalisation != "unit":
-            raise ValueError("normalisation must be 'unit': the codebook knows pictures in 0..1")
-        if any(side % _SIDES or side < 2 * _SIDES for side in value.output_size):
-            raise ValueError(f"sides must be multiples of {_SIDES}, at least {2 * _SIDES}, not {value.output_size}")
-        return value
-
-    @field_validator("decay_at", "upsampling_decay_at")
-    @classmethod
-    def _parts(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(0 <= part <= 1 for part in value):
-            raise ValueError("must be parts of the training, 0..1")
-        return value
-
-    @field_validator("perlin_exponents")
-    @classmethod
-    def _range(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 0 <= value[0] <= value[1] <= 10:
-            raise ValueError(f"must be two numbers in 0..10, the smaller first, not {value}")
-        return value
-
-    @field_validator("score_window")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that a window has a centre")
-        return value
 
 
 class _Networks(nn.Module):
@@ -285,8 +250,6 @@ class Dsr(Method[DsrConfig]):
         "released-code": {**_STUDY, "decay_at": (), "softmax_twice": True},
         "embedded": _EMBEDDED,
     }
-    checkpoint_seconds: float = 60.0
-    """Least time between two checkpoints of a training."""
 
     def __init__(self, config: DsrConfig) -> None:
         super().__init__(config)
@@ -355,10 +318,10 @@ class Dsr(Method[DsrConfig]):
 
     @torch.inference_mode()
     def _predict(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        networks, window = self.networks, self.config.score_window
+        networks = self.networks
         views = compare(self.latents, networks, pictures)
         anomalous = views.mask[:, 1:]
-        scores = F.avg_pool2d(anomalous, window, stride=1, padding=window // 2).amax(dim=(1, 2, 3))
+        scores = largest_average(anomalous, self.config.score_window)
         if self.config.upsampling_epochs > 0:
             anomalous = networks.upsampling(*views).softmax(1)[:, 1:]
         return scores, anomalous[:, 0]
@@ -370,9 +333,7 @@ class Dsr(Method[DsrConfig]):
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         networks = self._new_networks()
-        expected: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {
-            name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in networks.state_dict().items()
-        }
+        expected = types_of(networks.state_dict())
         tensors = checked_state(self.name, state, {**expected, "latents": (torch.uint8, (32,))})
         if not torch.equal(tensors.pop("latents").cpu(), self._fingerprint()):
             raise AndonError(
@@ -535,10 +496,7 @@ class _Stage:
                 seed=run.seed,
                 identity=run.identity,
                 device=run.device,
-                options=TrainingOptions(
-                    checkpoint=stage_checkpoint(run.method, self.name),
-                    checkpoint_seconds=run.method.checkpoint_seconds,
-                ),
+                options=stage_options(run.method, self.name),
                 stage=self.name,
                 progress=run.progress,
             )
@@ -552,7 +510,7 @@ class _Stage:
         picture = self.run.images.resized(index, self.run.transform)
         if rng.random() >= self.rotation_probability:
             return picture, True
-        return _turned(picture, rng.uniform(-self.config.rotation, self.config.rotation)), False
+        return turned(picture, rng.uniform(-self.config.rotation, self.config.rotation)), False
 
     def mask(self, rng: np.random.Generator) -> FloatArray:
         """Zeros, or with ``anomaly_probability`` ones in the region of an anomaly; float32 ``[H, W]``."""
@@ -698,13 +656,6 @@ def mask_loss(config: DsrConfig, probabilities: torch.Tensor, mask: torch.Tensor
     if config.softmax_twice:
         probabilities = probabilities.softmax(1)
     return focal_loss(probabilities, mask, gamma=config.focal_gamma)
-
-
-def _turned(picture: ImageArray, degrees: float) -> ImageArray:
-    """Turned about its centre, black where nothing was."""
-    height, width = picture.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cast(ImageArray, cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR))
 
 
 def _smudged(picture: ImageArray, mask: FloatArray, rng: np.random.Generator, transparency: float) -> FloatArray:

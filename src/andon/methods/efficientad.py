@@ -25,8 +25,8 @@ from andon.data.images import ImageLike, Images, as_images
 from andon.data.rendered import PictureSource, picture_source
 from andon.data.transform import Transform
 from andon.methods._maps import upsample
-from andon.methods._state import checked_state
-from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage_checkpoint, training_identity
+from andon.methods._state import checked_state, types_of
+from andon.methods._training import TrainedConfig, budget_notes, budgeted, stage_options, training_identity
 from andon.methods.base import FitReport, Method
 from andon.methods.registry import register
 from andon.nn.extractor import create_extractor
@@ -34,7 +34,6 @@ from andon.nn.features import AdaptableExtractor, FeatureExtractor, FittedExtrac
 from andon.nn.pdn import PDN, PDNSize, load_teacher, output_centres, output_size
 from andon.nn.training import (
     SampleOrder,
-    TrainingOptions,
     TrainingReport,
     numpy_step_generator,
     step_decay,
@@ -338,8 +337,6 @@ class EfficientAd(Method[EfficientAdConfig]):
         "released-code": {**_STUDY, "size": "small", "decay": 1.0},
         "embedded": _EMBEDDED,
     }
-    checkpoint_seconds: float = 60.0
-    """Least time between two checkpoints of a training."""
 
     def __init__(self, config: EfficientAdConfig) -> None:
         super().__init__(config)
@@ -447,9 +444,7 @@ class EfficientAd(Method[EfficientAdConfig]):
             teacher.to(self.device)
             state = {n: t for n, t in state.items() if not n.startswith(_EXTRACTOR)}
         networks = self._new_networks(teacher.channels)
-        expected: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {
-            name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in networks.state_dict().items()
-        }
+        expected = types_of(networks.state_dict())
         per_channel = (torch.float32, (teacher.channels,))
         tensors = checked_state(
             self.name,
@@ -628,12 +623,7 @@ class _Training:
             seed=self.seed,
             identity=training_identity(self.method, self.images, self.seed),
             device=self.device,
-            options=TrainingOptions(
-                checkpoint=stage_checkpoint(self.method, "training"),
-                checkpoint_seconds=self.method.checkpoint_seconds,
-                channels_last=self.device.type == "cuda",
-                autocast=False,
-            ),
+            options=stage_options(self.method, "training", channels_last=self.device.type == "cuda"),
             stage="training",
             progress=self.progress,
         )
