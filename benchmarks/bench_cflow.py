@@ -16,9 +16,7 @@ benchmarks/results/cflow.md and cflow_speed.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 
-from andon.benchmark.evaluate import evaluate
+from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_picture
 from andon.core import Category, ImageArray
 from andon.data import load_dataset
 from andon.data.cache import ArrayCache
@@ -185,20 +183,8 @@ def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[Cflow
     start = time.process_time()
     report = method.fit(images)
     seconds = time.process_time() - start
-    floor = create_method("thumbnail-nn")
-    floor.fit(images)
-    figures: list[str] = []
-    for each in (method, floor):
-        result = evaluate(each, category, fpr_limits=(0.05,)).evaluation
-        localisation = result.localisation
-        figures += [
-            f"{100 * (result.image.auroc or 0):.1f}",
-            f"{100 * localisation.auspro['0.05']:.1f}" if localisation is not None and localisation.auspro else "–",
-        ]
-    some = Images(category.test[:10])
-    start = time.process_time()
-    method.predict(some)
-    each_ms = 100 * (time.process_time() - start)
+    figures = beside_the_floor(method, category, images)
+    each_ms = prediction_ms(method, category)
     ((steps, last),) = [points[-1] for name, points in report.curves.items() if name.endswith("/nll")]
     cells = [
         category.name,
@@ -213,8 +199,7 @@ def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[Cflow
 
 def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
     """Defective pictures and, last, two good ones: picture, truth, map (all maps on one scale)."""
-    defective = [s for s in category.test if s.is_defective]
-    chosen = [*defective[:: max(1, len(defective) // 8)][:8], *[s for s in category.test if not s.is_defective][:2]]
+    chosen = shown_samples(category)
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
     assert maps is not None
@@ -222,12 +207,9 @@ def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
     low, high = float(np.median(maps)), float(np.median(maps[: len(chosen) - 2].max((1, 2))))
     for i, sample in enumerate(chosen):
         picture = images.resized(i, method.transform)
-        truth = sample.ground_truth()
-        marked = np.zeros((1, 1), np.uint8) if truth is None else truth.union().astype(np.uint8)
-        mask = np.asarray(cv2.resize(marked, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
         level = (255 * ((maps[i] - low) / (high - low)).clip(0, 1)).astype(np.uint8)
         heat = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, np.repeat(255 * mask[..., None], 3, axis=2), heat]
+        row: list[ImageArray] = [picture, truth_picture(sample, picture.shape[1::-1]), heat]
         rows.append(np.concatenate(row, axis=1))
     half = (len(rows) + 1) // 2
     blank = np.zeros_like(rows[0])
@@ -268,15 +250,6 @@ def trainings(options: argparse.Namespace) -> list[str]:
 
 def write(name: str, lines: list[str]) -> None:
     (RESULTS / name).write_text("\n".join(["# CFlow", "", machine(), "", *lines]), encoding="utf-8")
-
-
-def machine() -> str:
-    processor = next((n for n in Path("/proc/cpuinfo").read_text().splitlines() if n.startswith("model name")), "")
-    return (
-        f"{datetime.date.today()}, {processor.partition(':')[2].strip() or platform.machine()}, "
-        f"{torch.get_num_threads()} thread(s), shared with other work; torch {torch.__version__}, "
-        f"Python {platform.python_version()}."
-    )
 
 
 def main() -> None:

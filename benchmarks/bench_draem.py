@@ -14,8 +14,6 @@ reconstruction and the map. With ``--write`` the tables go to benchmarks/results
 from __future__ import annotations
 
 import argparse
-import datetime
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from andon.benchmark.evaluate import evaluate
+from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_picture
 from andon.core import Category, FloatArray, ImageArray
 from andon.data import load_dataset
 from andon.data.images import Images
@@ -137,20 +135,8 @@ def trained(category: Category, budget: float) -> tuple[Draem, str]:
     start = time.process_time()
     report = method.fit(Images(category.train))
     seconds = time.process_time() - start
-    floor = create_method("thumbnail-nn")
-    floor.fit(Images(category.train))
-    figures: list[str] = []
-    for each in (method, floor):
-        result = evaluate(each, category, fpr_limits=(0.05,)).evaluation
-        localisation = result.localisation
-        figures += [
-            f"{100 * (result.image.auroc or 0):.1f}",
-            f"{100 * localisation.auspro['0.05']:.1f}" if localisation is not None and localisation.auspro else "–",
-        ]
-    some = Images(category.test[:10])
-    start = time.process_time()
-    method.predict(some)
-    each_ms = 100 * (time.process_time() - start)
+    figures = beside_the_floor(method, category, Images(category.train))
+    each_ms = prediction_ms(method, category)
     losses = [f"{report.curves[name][-1][1]:.4f}" for name in ("l2", "ssim", "focal")]
     steps = report.curves["focal"][-1][0]
     cells = [category.name, *figures, f"{seconds:.0f} s", str(steps), *losses, f"{each_ms:.0f} ms"]
@@ -159,21 +145,17 @@ def trained(category: Category, budget: float) -> tuple[Draem, str]:
 
 def grid(method: Draem, category: Category, path: Path) -> None:
     """Defective pictures and two good ones: picture, truth, reconstruction, map (all maps on one scale)."""
-    defective = [s for s in category.test if s.is_defective]
-    chosen = [*defective[:: max(1, len(defective) // 8)][:8], *[s for s in category.test if not s.is_defective][:2]]
+    chosen = shown_samples(category)
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
     assert maps is not None
     for i, sample in enumerate(chosen):
         picture = images.resized(i, method.transform)
-        truth = sample.ground_truth()
-        marked = np.zeros((1, 1), np.uint8) if truth is None else truth.union().astype(np.uint8)
-        mask = np.asarray(cv2.resize(marked, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
         with torch.inference_mode():
             seen, _ = method.networks(method.transform.normalise(picture[None]))
         back = (255 * seen[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy()
         heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, np.repeat(255 * mask[..., None], 3, axis=2), back, heat]
+        row: list[ImageArray] = [picture, truth_picture(sample, picture.shape[1::-1]), back, heat]
         rows.append(np.concatenate(row, axis=1))
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
@@ -190,17 +172,8 @@ def main() -> None:
     lines = speed() if options.speed else trainings(options)
     print("\n".join(lines))
     if options.write:
-        text = "\n".join(["# DRAEM", "", machine(), "", *lines]) + "\n"
+        text = "\n".join(["# DRAEM", "", f"{machine()} Times are CPU time of all threads.", "", *lines]) + "\n"
         (RESULTS / ("draem_speed.md" if options.speed else "draem.md")).write_text(text, encoding="utf-8")
-
-
-def machine() -> str:
-    processor = next((n for n in Path("/proc/cpuinfo").read_text().splitlines() if n.startswith("model name")), "")
-    return (
-        f"{datetime.date.today()}, {processor.partition(':')[2].strip() or platform.machine()}, "
-        f"{torch.get_num_threads()} thread(s), shared with other work; torch {torch.__version__}, "
-        f"Python {platform.python_version()}. Times are CPU time of all threads."
-    )
 
 
 def trainings(options: argparse.Namespace) -> list[str]:

@@ -15,8 +15,6 @@ benchmarks/results/dsr.md and dsr_speed.md.
 from __future__ import annotations
 
 import argparse
-import datetime
-import platform
 import resource
 import tempfile
 import time
@@ -29,7 +27,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from andon.benchmark.evaluate import evaluate
+from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_picture
 from andon.core import Category, ImageArray
 from andon.data import load_dataset
 from andon.data.images import Images
@@ -142,24 +140,12 @@ def speed() -> list[str]:
 def trained(category: Category, budget: float) -> tuple[Dsr, str]:
     method = create_method("dsr", preset="embedded", budget=budget)
     assert isinstance(method, Dsr)
-    figures: list[str] = []
     start = time.process_time()
     report = method.fit(Images(category.train))
     seconds = time.process_time() - start
     steps = next(iter(report.curves.values()))[-1][0]
-    floor = create_method("thumbnail-nn")
-    floor.fit(Images(category.train))
-    for each in (method, floor):
-        result = evaluate(each, category, fpr_limits=(0.05,)).evaluation
-        localisation = result.localisation
-        figures += [
-            f"{100 * (result.image.auroc or 0):.1f}",
-            f"{100 * localisation.auspro['0.05']:.1f}" if localisation is not None and localisation.auspro else "–",
-        ]
-    one = Images(category.test[:10])
-    start = time.process_time()
-    method.predict(one)
-    each_ms = 100 * (time.process_time() - start)
+    figures = beside_the_floor(method, category, Images(category.train))
+    each_ms = prediction_ms(method, category)
     focal = report.curves["decoders/focal"][-1][1]
     cells = [
         category.name,
@@ -175,21 +161,16 @@ def trained(category: Category, budget: float) -> tuple[Dsr, str]:
 
 def grid(method: Dsr, category: Category, path: Path) -> None:
     """Defective pictures and two good ones: picture, truth, general and object-specific view, map."""
-    defective = [s for s in category.test if s.is_defective]
-    chosen = [*defective[:: max(1, len(defective) // 8)][:8], *[s for s in category.test if not s.is_defective][:2]]
+    chosen = shown_samples(category)
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
     assert maps is not None
     for i, sample in enumerate(chosen):
         picture = images.resized(i, method.transform)
-        size = picture.shape[1::-1]
-        truth = sample.ground_truth()
-        marked = np.zeros((1, 1), np.uint8) if truth is None else truth.union().astype(np.uint8)
-        mask = np.asarray(cv2.resize(marked, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         views = compare(method.latents, method.networks, method.transform.normalise(picture[None]))
         seen = [(255 * v[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy() for v in (views.general, views.specific)]
         heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, np.repeat(255 * mask[..., None], 3, axis=2), *seen, heat]
+        row: list[ImageArray] = [picture, truth_picture(sample, picture.shape[1::-1]), *seen, heat]
         rows.append(np.concatenate(row, axis=1))
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
@@ -209,15 +190,6 @@ def main() -> None:
     if options.write:
         text = "\n".join(["# DSR", "", machine(), "", *lines]) + "\n"
         (RESULTS / ("dsr_speed.md" if options.speed else "dsr.md")).write_text(text, encoding="utf-8")
-
-
-def machine() -> str:
-    processor = next((n for n in Path("/proc/cpuinfo").read_text().splitlines() if n.startswith("model name")), "")
-    return (
-        f"{datetime.date.today()}, {processor.partition(':')[2].strip() or platform.machine()}, "
-        f"{torch.get_num_threads()} thread(s), shared with other work; torch {torch.__version__}, "
-        f"Python {platform.python_version()}."
-    )
 
 
 def trainings(options: argparse.Namespace) -> list[str]:
