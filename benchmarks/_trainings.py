@@ -1,4 +1,4 @@
-"""What the trained methods' benchmarks share: the machine's line, figures beside the floor, pictures of maps."""
+"""What the trained methods' benchmarks share: the machine's line, figures beside the floor, images of maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def machine() -> str:
 
 
 def beside_the_floor(method: Method[Any], category: Category, images: Images) -> list[str]:
-    """Image AUROC and AUsPRO to 0.05, in %, of a fitted method, then of ``thumbnail-nn`` on the same pictures."""
+    """Image AUROC and AUsPRO to 0.05, in %, of a fitted method, then of ``thumbnail-nn`` on the same images."""
     floor = create_method("thumbnail-nn")
     floor.fit(images)
     figures: list[str] = []
@@ -41,7 +41,7 @@ def beside_the_floor(method: Method[Any], category: Category, images: Images) ->
 
 
 def prediction_ms(method: Method[Any], category: Category) -> float:
-    """CPU milliseconds a picture, over ten."""
+    """CPU milliseconds an image, over ten."""
     some = Images(category.test[:10])
     start = time.process_time()
     method.predict(some)
@@ -54,7 +54,7 @@ def shown_samples(category: Category) -> list[Sample]:
     return [*defective[:: max(1, len(defective) // 8)][:8], *[s for s in category.test if not s.is_defective][:2]]
 
 
-def truth_picture(sample: Sample, size: tuple[int, int]) -> ImageArray:
+def truth_image(sample: Sample, size: tuple[int, int]) -> ImageArray:
     """A sample's mask, white on black, at (width, height)."""
     truth = sample.ground_truth()
     marked = np.zeros((1, 1), np.uint8) if truth is None else truth.union().astype(np.uint8)

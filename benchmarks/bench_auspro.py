@@ -2,7 +2,7 @@
 
     python benchmarks/bench_auspro.py [--case DIR] [--official DIR] [--write]
 
-The case is ``make_parity_case.py --preset tank_full`` (413 maps of 1000×750, 318 good and 95 defective pictures); it is
+The case is ``make_parity_case.py --preset tank_full`` (413 maps of 1000×750, 318 good and 95 defective images); it is
 made if DIR does not hold it. Every variant runs in its own process on one thread. CPU seconds are the evaluation's own
 (reading files included, imports not); memory is the process's peak, everything included.
 
@@ -33,7 +33,7 @@ CATEGORY = "tank_screw"
 
 
 def prepare(case: Path) -> None:
-    """Makes the case, blank pictures for it (only their size matters), and the float maps."""
+    """Makes the case, blank images for it (only their size matters), and the float maps."""
     import numpy as np
     from PIL import Image
 
@@ -42,13 +42,13 @@ def prepare(case: Path) -> None:
         subprocess.run(command, check=True)
     rng = np.random.default_rng(0)
     for path in sorted((case / "maps" / CATEGORY).glob("*/*.png")):
-        picture = case / "dataset" / CATEGORY / "test" / path.parent.name / path.name
+        image = case / "dataset" / CATEGORY / "test" / path.parent.name / path.name
         floats = case / "maps_float" / CATEGORY / path.parent.name / f"{path.stem}.npy"
-        if picture.exists() and floats.exists():
+        if image.exists() and floats.exists():
             continue
         grey = np.asarray(Image.open(path))
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros_like(grey)).save(picture)
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros_like(grey)).save(image)
         floats.parent.mkdir(parents=True, exist_ok=True)
         np.save(floats, ((grey + rng.random(grey.shape)) / 256).astype(np.float32))
 
@@ -183,7 +183,7 @@ def main() -> None:
         f"NumPy {np.__version__}, Pillow {PIL.__version__}. `python benchmarks/bench_auspro.py"
         + (" --official DIR`" if options.official else "`"),
         "",
-        "413 maps of 1000×750 (318 good pictures, 95 defective): 310 million pixels. CPU seconds include reading all",
+        "413 maps of 1000×750 (318 good images, 95 defective): 310 million pixels. CPU seconds include reading all",
         "maps and masks; memory is the process's peak. Andon also gives AUPRO, pixel AUROC and AP, and AUsPRO by",
         "defect type in that time; the others give AUsPRO only. The float maps are 1.2 GB of NPY files. (AVX2 sort:",
         "with `NPY_DISABLE_CPU_FEATURES` set to NumPy's AVX-512 paths, whose sort is slow on AMD Zen 4.)",

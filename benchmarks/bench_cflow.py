@@ -1,15 +1,15 @@
 """CFlow: densities at inference beside their literal form, and training on the synthetic line beside a trivial floor.
 
     python benchmarks/bench_cflow.py --speed [--write]
-    python benchmarks/bench_cflow.py [--data DIR] [--budget 1] [--tasks …] [--cache DIR] [--pictures DIR] [--write]
+    python benchmarks/bench_cflow.py [--data DIR] [--budget 1] [--tasks …] [--cache DIR] [--images DIR] [--write]
 
-Literal: as in the authors' code, operation by operation: the positional encoding of every picture made anew, vectors in
+Literal: as in the authors' code, operation by operation: the positional encoding of every image made anew, vectors in
 chunks of as many "fibres" as in training (64 in the study, 256 in the original), each with its own condition beside its
 features, likelihoods gathered in lists. Both get the same features, and flows with random weights: they do not change
 the times.
 
-Trainings: preset ``embedded`` on 60 good pictures a task beside ``thumbnail-nn``. ``--data`` names a rendered line;
-without it one is rendered. ``--pictures`` writes test pictures with truth and map. With ``--write`` the tables go to
+Trainings: preset ``embedded`` on 60 good images a task beside ``thumbnail-nn``. ``--data`` names a rendered line;
+without it one is rendered. ``--images`` writes test images with truth and map. With ``--write`` the tables go to
 benchmarks/results/cflow.md and cflow_speed.md.
 """
 
@@ -26,15 +26,15 @@ import cv2
 import numpy as np
 import torch
 
-from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_picture
+from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_image
 from andon.core import Category, ImageArray
 from andon.data import load_dataset
 from andon.data.cache import ArrayCache
 from andon.data.images import Images
-from andon.data.synthetic import TASKS, Counts, generate
 from andon.methods import create_method
-from andon.methods.cflow import Cflow, CflowConfig
-from andon.nn.flows import ConditionalFlow, CouplingBlock, GridFlow, Permutation, positional_encoding
+from andon.methods.cflow.flows import ConditionalFlow, CouplingBlock, GridFlow, Permutation, positional_encoding
+from andon.methods.cflow.method import Cflow, CflowConfig
+from andon.synthetic import TASKS, Counts, generate
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 3
@@ -127,7 +127,7 @@ def speed(keep: bool) -> list[str]:
     lines = [
         "## Densities of all positions of a batch",
         "",
-        "| flows | pictures | scale | fibres | literal, wall | here, wall | ratio | CPU ratio | largest difference |",
+        "| flows | images | scale | fibres | literal, wall | here, wall | ratio | CPU ratio | largest difference |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     known: dict[tuple[int, Permutation], ConditionalFlow] = {}
@@ -198,7 +198,7 @@ def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[Cflow
 
 
 def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
-    """Defective pictures and, last, two good ones: picture, truth, map (all maps on one scale)."""
+    """Defective images and, last, two good ones: image, truth, map (all maps on one scale)."""
     chosen = shown_samples(category)
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
@@ -206,10 +206,10 @@ def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
     # Log-likelihoods of glaring defects are many times those of plain ones; the scale ends at a typical one.
     low, high = float(np.median(maps)), float(np.median(maps[: len(chosen) - 2].max((1, 2))))
     for i, sample in enumerate(chosen):
-        picture = images.resized(i, method.transform)
+        image = images.resized(i, method.transform)
         level = (255 * ((maps[i] - low) / (high - low)).clip(0, 1)).astype(np.uint8)
         heat = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, truth_picture(sample, picture.shape[1::-1]), heat]
+        row: list[ImageArray] = [image, truth_image(sample, image.shape[1::-1]), heat]
         rows.append(np.concatenate(row, axis=1))
     half = (len(rows) + 1) // 2
     blank = np.zeros_like(rows[0])
@@ -220,10 +220,10 @@ def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
 def trainings(options: argparse.Namespace) -> list[str]:
     config = CflowConfig(**Cflow.presets["embedded"])
     lines = [
-        f"## Trainings: preset `embedded` ({config.meta_epochs * config.sub_epochs} passes over 60 pictures) "
+        f"## Trainings: preset `embedded` ({config.meta_epochs * config.sub_epochs} passes over 60 images) "
         f"at budget {options.budget:g}",
         "",
-        "60 good pictures a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
+        "60 good images a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
         "Fit: features and training, CPU time of all threads; without the extractor's adaptation where a cache has it.",
         "NLL: mean negative log-likelihood a dimension at the end of training, in nats.",
         "",
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--budget", type=float, default=1.0)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Looking vectors up in DSR's codebook (4096 codes of 128 channels): by index, and by the literal one-hot product.
 
-One batch of 4 pictures of 256×256, fine level: 16,384 vectors. Literal: all distances at once, a one-hot matrix, two
+One batch of 4 images of 256×256, fine level: 16,384 vectors. Literal: all distances at once, a one-hot matrix, two
 products with it. With ``--write`` the table goes to benchmarks/results/codebook.md.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from andon.nn.training import step_generator
-from andon.nn.vqvae import VectorQuantizer
+from andon.methods.dsr.codebook import VectorQuantizer
+from andon.training.loop import step_generator
 
 RESULTS = Path(__file__).parent / "results" / "codebook.md"
 CODES, CHANNELS, REPEATS = 4096, 128, 5

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_coreset.py [--plain-picks N] [--threads N …] [--write]
 
-Data: ``features``: 100 textured pictures of 256² through a ResNet-18 (layers 2 and 3, 384 channels; orthogonal
+Data: ``features``: 100 textured images of 256² through a ResNet-18 (layers 2 and 3, 384 channels; orthogonal
 weights), projected to 284 dimensions as Patchcore does; ``noise``: Gaussian noise of 284 dimensions. The plain
 loops are timed over their first picks only (``--plain-picks``) and extrapolated: all their picks cost the same.
 
@@ -30,27 +30,27 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from andon.methods import create_method
-from andon.methods._coreset import greedy_k_centre, projection_matrix, to_fixed_point
-from andon.methods._neighbours import embed
+from andon.methods.patchcore.coreset import greedy_k_centre, projection_matrix, to_fixed_point
+from andon.methods.patchcore.neighbours import embed
 
 RESULTS = Path(__file__).with_name("results") / "coreset.md"
-N_PICTURES, SIDE = 100, 256
+N_IMAGES, SIDE = 100, 256
 
 
 def textured(n: int, side: int, seed: int = 0) -> np.ndarray:
     """uint8 ``[n, side, side, 3]``: coloured noise of three scales over a gradient."""
     rng = np.random.default_rng(seed)
     out = np.empty((n, side, side, 3), np.uint8)
-    for picture in out:
+    for image in out:
         noise = sum(gaussian_filter(rng.normal(size=(side, side, 3)), (s, s, 0)) * s * 40 for s in (0.7, 2, 8))
-        picture[:] = np.clip(noise + np.linspace(70, 180, side)[None, :, None], 0, 255)
+        image[:] = np.clip(noise + np.linspace(70, 180, side)[None, :, None], 0, 255)
     return out
 
 
 def features() -> torch.Tensor:
     method = create_method("patchcore", backbone="resnet18", weights="random", transform={"size": (SIDE, SIDE)})
     rows = []
-    for batch in np.array_split(textured(N_PICTURES, SIDE), N_PICTURES // 10):
+    for batch in np.array_split(textured(N_IMAGES, SIDE), N_IMAGES // 10):
         stages = method.extractor(method.transform.normalise(batch))  # type: ignore[attr-defined]
         rows.append(embed(method.parts(stages)))  # type: ignore[attr-defined]
     everything = torch.cat(rows)
@@ -60,7 +60,7 @@ def features() -> torch.Tensor:
 
 
 def noise() -> torch.Tensor:
-    return torch.randn(N_PICTURES * (SIDE // 8) ** 2, 284, generator=torch.Generator().manual_seed(0))
+    return torch.randn(N_IMAGES * (SIDE // 8) ** 2, 284, generator=torch.Generator().manual_seed(0))
 
 
 def difference(points: torch.Tensor, picks: int) -> None:

@@ -1,6 +1,6 @@
 """Opening large data sets, decoding, and the caches, each beside the plain way. ``python benchmarks/bench_data.py``.
 
-Writes benchmarks/results/data.md. The pictures are made here: 1000×750 RGB PNGs as in three of AutoVI's categories.
+Writes benchmarks/results/data.md. The images are made here: 1000×750 RGB PNGs as in three of AutoVI's categories.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from PIL import Image, ImageFilter
 
 from andon.data import ArrayCache, Images, Transform, category_fingerprint, dataset_info, load_dataset, read_image
 from andon.data import images as images_module
-from andon.data.images import PictureMemory
+from andon.data.images import ImageMemory
 
-N_FILES, N_PICTURES = 100_000, 48
+N_FILES, N_IMAGES = 100_000, 48
 TRANSFORM = Transform()
 
 
@@ -38,10 +38,10 @@ def seconds(function: Callable[[], object], repeats: int = 3) -> float:
     return min(times)
 
 
-def make_pictures(root: Path) -> list[Path]:
+def make_images(root: Path) -> list[Path]:
     generator = np.random.default_rng(0)
     paths = []
-    for i in range(N_PICTURES):
+    for i in range(N_IMAGES):
         noise = Image.fromarray(generator.integers(0, 256, (94, 125, 3), dtype=np.uint8))
         smooth = noise.resize((1000, 750), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
         grain = generator.normal(0, 2, (750, 1000, 3))
@@ -56,8 +56,8 @@ def plain(paths: list[Path]) -> torch.Tensor:
     """What a data set's loop usually is: open, convert, resize, normalise, one after the other."""
     rows = []
     for path in paths:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
+        with Image.open(path) as image:
+            small = image.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
         rows.append(np.asarray(small))
     return TRANSFORM.normalise(np.stack(rows))
 
@@ -68,7 +68,7 @@ def batches(paths: list[Path], cache: ArrayCache | None) -> None:
 
 
 def forget() -> None:
-    images_module._memory = PictureMemory(256 * 2**20)
+    images_module._memory = ImageMemory(256 * 2**20)
 
 
 def main() -> None:
@@ -85,10 +85,10 @@ def main() -> None:
         listing = seconds(lambda: sorted((huge / "train/good").glob("*.png")))
         rows.append((f"load_dataset, {N_FILES:,} files (baseline: sorted glob)", opening, listing))
 
-        paths = make_pictures(root / "set")
+        paths = make_images(root / "set")
         decoding = seconds(lambda: [read_image(path) for path in paths])
         naive = seconds(lambda: [np.array(Image.open(path).convert("RGB")) for path in paths])
-        rows.append((f"read_image, {N_PICTURES} PNGs of 1000×750 (baseline: Image.open, convert)", decoding, naive))
+        rows.append((f"read_image, {N_IMAGES} PNGs of 1000×750 (baseline: Image.open, convert)", decoding, naive))
 
         loop = seconds(lambda: plain(paths))
 
@@ -116,9 +116,9 @@ def main() -> None:
         dataset = load_dataset(root / "set")
         category = dataset["set"]
         looking = seconds(lambda: dataset_info(dataset))
-        rows.append((f"dataset_info, {N_PICTURES} pictures (baseline: decoding alone)", looking, naive))
+        rows.append((f"dataset_info, {N_IMAGES} images (baseline: decoding alone)", looking, naive))
         hashing = seconds(lambda: category_fingerprint(category))
-        rows.append((f"category_fingerprint again, {N_PICTURES} pictures", hashing, None))
+        rows.append((f"category_fingerprint again, {N_IMAGES} images", hashing, None))
 
     lines = [
         "# Data: opening, decoding, caches",

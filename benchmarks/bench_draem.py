@@ -1,13 +1,13 @@
 """DRAEM: the parts of a training step beside their literal forms, and short trainings on the synthetic line.
 
-    python benchmarks/bench_draem.py [--data DIR] [--budget 0.1] [--tasks …] [--pictures FOLDER] [--write]
+    python benchmarks/bench_draem.py [--data DIR] [--budget 0.1] [--tasks …] [--images FOLDER] [--write]
     python benchmarks/bench_draem.py --speed [--write]
 
 Literal: Perlin noise by repeating each gradient over its cell and dot products at every pixel; structural similarity
 with a two-dimensional window, five filters one after the other; the focal loss with one-hot targets.
 
-Trainings: preset ``embedded`` on 60 good pictures a task at a budget, beside ``thumbnail-nn``. ``--data`` names a
-rendered line; without it one is rendered. ``--pictures`` writes, for each task, test pictures with the truth, the
+Trainings: preset ``embedded`` on 60 good images a task at a budget, beside ``thumbnail-nn``. ``--data`` names a
+rendered line; without it one is rendered. ``--images`` writes, for each task, test images with the truth, the
 reconstruction and the map. With ``--write`` the tables go to benchmarks/results/draem.md and draem_speed.md.
 """
 
@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_picture
+from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_image
 from andon.core import Category, FloatArray, ImageArray
 from andon.data import load_dataset
 from andon.data.images import Images
-from andon.data.synthetic import TASKS, Counts, generate
 from andon.methods import create_method
-from andon.methods.draem import Draem
-from andon.nn.losses import focal_loss, ssim
-from andon.nn.perlin import perlin_noise
+from andon.methods._perlin import perlin_noise
+from andon.methods.draem.method import Draem
+from andon.synthetic import TASKS, Counts, generate
+from andon.training.losses import focal_loss, ssim
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, SIZE, REPEATS = 8, 256, 5
@@ -110,7 +110,7 @@ def speed() -> list[str]:
         lambda: focal_loss(logits.softmax(1), target).backward(),  # type: ignore[no-untyped-call]
     ]
     lines = [
-        f"## Parts of a step: {BATCH} pictures of {SIZE}×{SIZE}",
+        f"## Parts of a step: {BATCH} images of {SIZE}×{SIZE}",
         "",
         "| CPU milliseconds | literal | here | ratio |",
         "|---|---|---|---|",
@@ -144,7 +144,7 @@ def trained(category: Category, budget: float) -> tuple[Draem, str]:
 
 
 def grid(method: Draem, category: Category, path: Path) -> None:
-    """Defective pictures and two good ones: picture, truth, reconstruction, map (all maps on one scale)."""
+    """Defective images and two good ones: image, truth, reconstruction, map (all maps on one scale)."""
     chosen = shown_samples(category)
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
@@ -155,7 +155,7 @@ def grid(method: Draem, category: Category, path: Path) -> None:
             seen, _ = method.networks(method.transform.normalise(picture[None]))
         back = (255 * seen[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy()
         heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, truth_picture(sample, picture.shape[1::-1]), back, heat]
+        row: list[ImageArray] = [picture, truth_image(sample, picture.shape[1::-1]), back, heat]
         rows.append(np.concatenate(row, axis=1))
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--budget", type=float, default=0.1)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
@@ -179,9 +179,9 @@ def main() -> None:
 def trainings(options: argparse.Namespace) -> list[str]:
     preset: dict[str, Any] = dict(Draem.presets["embedded"])
     lines = [
-        f"## Trainings: preset `embedded` ({preset['epochs']} epochs of 60 pictures) at budget {options.budget:g}",
+        f"## Trainings: preset `embedded` ({preset['epochs']} epochs of 60 images) at budget {options.budget:g}",
         "",
-        "60 good pictures a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
+        "60 good images a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
         "",
         "| task | AUROC | AUsPRO | thumbnail-nn: AUROC | AUsPRO | fit | steps | L2 | SSIM | focal | prediction |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

@@ -1,14 +1,14 @@
 """DSR: anomalies in the latent space beside their literal form, and short trainings on the synthetic line.
 
-    python benchmarks/bench_dsr.py [--data DIR] [--budget 0.25] [--tasks …] [--full …] [--pictures FOLDER] [--write]
+    python benchmarks/bench_dsr.py [--data DIR] [--budget 0.25] [--tasks …] [--full …] [--images FOLDER] [--write]
     python benchmarks/bench_dsr.py --speed [--write]
 
 Literal: all positions of both levels get a replacement, whether beneath a mask or not, drawn from fully sorted
-distances; codes are chosen by one-hot products; every picture is encoded and rendered at every step.
+distances; codes are chosen by one-hot products; every image is encoded and rendered at every step.
 
-Trainings: preset ``embedded`` on 60 good pictures a task, at a budget, and at full length for the tasks of ``--full``,
-beside ``thumbnail-nn``. ``--data`` names a rendered line; without it one is rendered. ``--pictures`` writes, for each
-task, some test pictures with the truth, both decoders' pictures and the map. With ``--write`` the tables go to
+Trainings: preset ``embedded`` on 60 good images a task, at a budget, and at full length for the tasks of ``--full``,
+beside ``thumbnail-nn``. ``--data`` names a rendered line; without it one is rendered. ``--images`` writes, for each
+task, some test images with the truth, both decoders' images and the map. With ``--write`` the tables go to
 benchmarks/results/dsr.md and dsr_speed.md.
 """
 
@@ -27,17 +27,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_picture
+from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_image
 from andon.core import Category, ImageArray
 from andon.data import load_dataset
 from andon.data.images import Images
-from andon.data.synthetic import TASKS, Counts, generate
 from andon.methods import create_method
-from andon.methods.dsr import Dsr, compare, render
-from andon.nn.dsr import LatentDraws, encode, latent_anomalies
-from andon.nn.perlin import perlin_mask
-from andon.nn.training import step_generator
-from andon.nn.vqvae import CODES, DiscreteLatentModel, VectorQuantizer, load_discrete_latent_model
+from andon.methods._perlin import perlin_mask
+from andon.methods.dsr.codebook import CODES, DiscreteLatentModel, VectorQuantizer, load_discrete_latent_model
+from andon.methods.dsr.method import Dsr, compare, render
+from andon.methods.dsr.networks import LatentDraws, encode, latent_anomalies
+from andon.synthetic import TASKS, Counts, generate
+from andon.training.loop import step_generator
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, REPEATS = 4, 3
@@ -124,7 +124,7 @@ def speed() -> list[str]:
     fast, after_fast = best(ours), peak()  # the frugal one first: peaks only grow
     slow = best(lambda number: literal(model, pictures, *drawn(number)))
     return [
-        f"## A step's frozen part: {BATCH} pictures of 256×256, every second one with a mask",
+        f"## A step's frozen part: {BATCH} images of 256×256, every second one with a mask",
         "",
         "| | literal | here | ratio |",
         "|---|---|---|---|",
@@ -160,17 +160,17 @@ def trained(category: Category, budget: float) -> tuple[Dsr, str]:
 
 
 def grid(method: Dsr, category: Category, path: Path) -> None:
-    """Defective pictures and two good ones: picture, truth, general and object-specific view, map."""
+    """Defective images and two good ones: image, truth, general and object-specific view, map."""
     chosen = shown_samples(category)
     images, rows = Images(chosen), []
     maps = method.predict(images).anomaly_maps
     assert maps is not None
     for i, sample in enumerate(chosen):
-        picture = images.resized(i, method.transform)
-        views = compare(method.latents, method.networks, method.transform.normalise(picture[None]))
+        image = images.resized(i, method.transform)
+        views = compare(method.latents, method.networks, method.transform.normalise(image[None]))
         seen = [(255 * v[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy() for v in (views.general, views.specific)]
         heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, truth_picture(sample, picture.shape[1::-1]), *seen, heat]
+        row: list[ImageArray] = [image, truth_image(sample, image.shape[1::-1]), *seen, heat]
         rows.append(np.concatenate(row, axis=1))
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=0.25)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--full", nargs="*", default=[])
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
@@ -195,9 +195,9 @@ def main() -> None:
 def trainings(options: argparse.Namespace) -> list[str]:
     preset: dict[str, Any] = dict(Dsr.presets["embedded"])
     lines = [
-        f"## Trainings: preset `embedded`, {preset['epochs']} epochs of 60 pictures at budget 1",
+        f"## Trainings: preset `embedded`, {preset['epochs']} epochs of 60 images at budget 1",
         "",
-        "60 good pictures a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
+        "60 good images a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
         "",
         "| task | budget | AUROC | AUsPRO | thumbnail-nn: AUROC | AUsPRO | fit | steps | focal loss | a prediction |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -1,14 +1,14 @@
 """EfficientAD: training step and prediction beside a plain implementation; short trainings on the synthetic line.
 
     python benchmarks/bench_efficientad.py [--speed medium small] [--data DIR] [--budget 1.0] [--tasks …]
-        [--pictures FOLDER] [--write]
+        [--images FOLDER] [--write]
 
-Plain: torch's convolutions, three passes of the student over normal, augmented and penalty picture with all channels,
-the teacher over normal and augmented picture at every step, its output normalised afterwards, the hard features'
-quantile by sorting. Same weights, same pictures, same losses; times are the smallest of alternating runs.
+Plain: torch's convolutions, three passes of the student over normal, augmented and penalty image with all channels,
+the teacher over normal and augmented image at every step, its output normalised afterwards, the hard features'
+quantile by sorting. Same weights, same images, same losses; times are the smallest of alternating runs.
 
-Trainings: preset ``embedded`` on the good pictures of each task (``--data`` names a rendered line; without it one is
-rendered), beside ``thumbnail-nn``. ``--pictures`` writes test pictures, truth and map of each task. With ``--write``
+Trainings: preset ``embedded`` on the good images of each task (``--data`` names a rendered line; without it one is
+rendered), beside ``thumbnail-nn``. ``--images`` writes test images, truth and map of each task. With ``--write``
 the tables go to benchmarks/results/efficientad.md.
 """
 
@@ -33,11 +33,11 @@ from andon.benchmark.evaluate import evaluate
 from andon.core import Category
 from andon.data import load_dataset
 from andon.data.images import Images
-from andon.data.rendered import rendered_picture
-from andon.data.synthetic import TASKS, Counts, generate
+from andon.data.rendered import rendered_image
 from andon.methods import create_method
-from andon.methods.efficientad import EfficientAd, _Training
-from andon.nn.pdn import PDN, load_teacher
+from andon.methods.efficientad.method import EfficientAd, _Training
+from andon.methods.efficientad.pdn import PDN, load_teacher
+from andon.synthetic import TASKS, Counts, generate
 from bench_coreset import processor
 
 RESULTS = Path(__file__).parent / "results" / "efficientad.md"
@@ -106,9 +106,9 @@ def smallest(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
 
 
 def speed(size: str) -> list[str]:
-    method = create_method("efficientad", size=size, weights="random", dropout=0.0, penalty_pictures=2)
+    method = create_method("efficientad", size=size, weights="random", dropout=0.0, penalty_images=2)
     assert isinstance(method, EfficientAd)
-    pictures = Images([rendered_picture(1, i, 256) for i in range(3)])
+    pictures = Images([rendered_image(1, i, 256) for i in range(3)])
     run, run_plain = (
         _Training(method, method._new_teacher(), pictures, 0, lambda *_: None) for _ in range(2)
     )  # the second one's statistics are the plain implementation's
@@ -179,8 +179,8 @@ def train_task(category: Category, budget: float, preset: str) -> tuple[str, Eff
     return row, cast(EfficientAd, ours)
 
 
-def write_pictures(method: EfficientAd, category: Category, folder: Path, count: int = 6) -> None:
-    """A row a test picture: the picture, the truth, the map, on one scale a task."""
+def write_images(method: EfficientAd, category: Category, folder: Path, count: int = 6) -> None:
+    """A row a test image: the image, the truth, the map, on one scale a task."""
     samples = [s for s in category.test if s.is_defective]
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, count).astype(int)]
     chosen.append(next(s for s in category.test if not s.is_defective))
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--budget", type=float, default=1.0)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS}")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -217,11 +217,11 @@ def main() -> None:
         f"{datetime.date.today()}, {processor()}, {options.threads} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}. `python benchmarks/bench_efficientad.py --write`.",
         "",
-        "## Speed at 256×256, one picture",
+        "## Speed at 256×256, one image",
         "",
         "Milliseconds beside the plain implementation in the same run, smallest of alternating runs; CPU time is "
         "of all threads, and less moved by other work on the machine. A step has a normal, an augmented "
-        "and a penalty picture. Difference: largest relative one to the plain computation.",
+        "and a penalty image. Difference: largest relative one to the plain computation.",
         "",
         "| size | what | andon | plain | ratio | andon CPU | plain CPU | ratio | difference |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -252,7 +252,7 @@ def main() -> None:
             lines.append(row)
             print(row, flush=True)
             if options.pictures is not None:
-                write_pictures(method, category, options.pictures)
+                write_images(method, category, options.pictures)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     lines += ["", f"Largest memory of the whole run: {peak:,.0f} MB."]
     print(lines[-1])

@@ -1,4 +1,4 @@
-"""PaDiM ResNet-18 at 256²: fit on 100 pictures, and prediction, beside the plain way.
+"""PaDiM ResNet-18 at 256²: fit on 100 images, and prediction, beside the plain way.
 
 Plain: batch norms as they are, all 448 channels interpolated before the selection, all embeddings kept, one covariance
 and one inverse a position in a loop, Mahalanobis distances by einsum, smoothing at full size with scipy.
@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
+from andon.features.resnet import ARCHITECTURES, blank_resnet
 from andon.methods import create_method
-from andon.nn.initialisation import orthogonal_initialisation
-from andon.nn.resnet import ARCHITECTURES, blank_resnet
+from andon.weights.initialisation import orthogonal_initialisation
 
 RESULTS = Path(__file__).parent / "results" / "padim.md"
 TRAIN, SIZE, STAGES = 100, 256, [1, 2, 3]
@@ -138,7 +138,7 @@ def main() -> None:
     plain_best = {stage: min(s[stage] for s in plain_seconds) for stage in plain_seconds[0]}
 
     rows = [
-        ("fit, 100 pictures, whole", fit_wall, plain_wall, fit_cpu, plain_cpu),
+        ("fit, 100 images, whole", fit_wall, plain_wall, fit_cpu, plain_cpu),
         ("– features", best["features"], plain_best["features"], None, None),
         ("– Gaussians", best["statistics"] + best["factorisation"], plain_best["gaussians"], None, None),
     ]
@@ -151,7 +151,7 @@ def main() -> None:
         wall, cpu = smallest(lambda part=part: method.predict_batch(part), 5 * options.repeat)
         plain_wall, plain_cpu = smallest(lambda part=part: plain.predict(part), 5 * options.repeat)
         rows.append(
-            (f"prediction, a picture, batch {size}", wall / size, plain_wall / size, cpu / size, plain_cpu / size)
+            (f"prediction, an image, batch {size}", wall / size, plain_wall / size, cpu / size, plain_cpu / size)
         )
     lines = [
         "# PaDiM, ResNet-18 layers 1–3, 100 channels, 256²",

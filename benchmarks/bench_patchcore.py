@@ -2,7 +2,7 @@
 
     python benchmarks/bench_patchcore.py [--threads N] [--repeat N] [--write]
 
-The bank is drawn from features of textured pictures (orthogonal weights: speed does not depend on the weights).
+The bank is drawn from features of textured images (orthogonal weights: speed does not depend on the weights).
 ``plain`` is what implementations commonly do: the network with its batch norms, features upsampled and concatenated,
 ‖q‖² − 2q·b + ‖b‖² as one matrix with the bank's norms computed anew, its root, then minimum and map. Times are the
 smallest of several alternating runs, as other work on a machine only ever adds to them.
@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
+from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.methods import create_method
-from andon.methods._neighbours import MemoryBank, embed
-from andon.methods.patchcore import Patchcore
-from andon.nn.initialisation import orthogonal_initialisation
-from andon.nn.resnet import ARCHITECTURES, ResNet
+from andon.methods.patchcore.method import Patchcore
+from andon.methods.patchcore.neighbours import MemoryBank, embed
+from andon.weights.initialisation import orthogonal_initialisation
 from bench_coreset import processor, textured
 
 RESULTS = Path(__file__).with_name("results") / "patchcore.md"
@@ -102,7 +102,7 @@ def main() -> None:
         "",
         f"{datetime.date.today()}, {processor()}, {options.threads} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}. `python benchmarks/bench_patchcore.py --write`.",
-        "Milliseconds a picture, smallest of the runs. Scores: largest relative difference to the plain computation, "
+        "Milliseconds an image, smallest of the runs. Scores: largest relative difference to the plain computation, "
         "and of the patch distances to float64.",
         "",
         "| input | step | andon wall | plain wall | ratio | andon CPU | plain CPU | difference |",
@@ -112,7 +112,7 @@ def main() -> None:
     for label, size, crop in (("256², centre crop 224", 256, 224), ("256²", 256, None)):
         method = make_method(size, crop)
         plain = Plain(method)
-        test = np.stack([method.transform.resize(picture) for picture in textured(4, size, seed=2)])
+        test = np.stack([method.transform.resize(image) for image in textured(4, size, seed=2)])
         batch = method.transform.normalise(test)
         one = batch[:1]
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_report.py [--tasks 6] [--methods 6] [--seeds 8] [--write]
 
-The plot: mean ROC curves of four methods with their bands, eight runs each, 250 good and 80 defective pictures; both
+The plot: mean ROC curves of four methods with their bands, eight runs each, 250 good and 80 defective images; both
 write an SVG with text as text, after one run to warm up. The page: a store made up for it (the generator of the tests),
 of the size of the AutoVI study by default, read back and rendered. Best of three.
 """
@@ -124,7 +124,7 @@ def main() -> None:
     lines += [
         "| page | experiments | s | MB |",
         "|---|---:|---:|---:|",
-        f"| {options.tasks} tasks × {options.methods} methods × {options.seeds} seeds, gallery of 512 × 384 pictures "
+        f"| {options.tasks} tasks × {options.methods} methods × {options.seeds} seeds, gallery of 512 × 384 images "
         f"| {experiments} | {seconds:.1f} | {size / 1e6:.1f} |",
         "",
     ]

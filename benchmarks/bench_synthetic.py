@@ -1,8 +1,8 @@
-"""Speed of the synthetic line: pictures a second on one core, PNG included.
+"""Speed of the synthetic line: images a second on one core, PNG included.
 
-    python benchmarks/bench_synthetic.py [--pictures 20] [--write]
+    python benchmarks/bench_synthetic.py [--images 20] [--write]
 
-Beside it, in the same run, the plain way: every picture draws its whole scene anew, without the background kept for a
+Beside it, in the same run, the plain way: every image draws its whole scene anew, without the background kept for a
 model. Figures are CPU time of one process with one thread, so that a busy machine disturbs them little.
 ``--write`` puts the table into benchmarks/results/synthetic.md.
 """
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 import andon
-from andon.data.synthetic import TASKS, render, rendering
+from andon.synthetic import TASKS, render, rendering
 
 TARGET = {(400, 400): 15.0, (750, 1000): 4.0}
 
@@ -30,13 +30,13 @@ def picture(task: str, index: int) -> None:
     cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 2])
 
 
-def picture_anew(task: str, index: int) -> None:
+def image_anew(task: str, index: int) -> None:
     rendering._backgrounds.clear()
     picture(task, index)
 
 
 def rate(draw: Callable[[str, int], None], task: str, count: int) -> float:
-    """Pictures a CPU second, median of three rounds."""
+    """Images a CPU second, median of three rounds."""
     rates = []
     for _ in range(3):
         start = time.process_time()
@@ -56,16 +56,16 @@ def cpu_name() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     rows = []
     for task in TASKS:
-        for index in range(options.pictures):
+        for index in range(options.images):
             render(task, index, "test")  # textures, lamps and every model's background
-        kept = rate(picture, task, options.pictures)
-        anew = rate(picture_anew, task, max(2, options.pictures // 5))
+        kept = rate(picture, task, options.images)
+        anew = rate(image_anew, task, max(2, options.images // 5))
         size = rendering.station_of(task).size
         rows.append(
             f"| {task} | {size[1]}×{size[0]} | {kept:.1f} | {TARGET[size]:.0f} | {anew:.1f} | {kept / anew:.1f} |"
@@ -75,10 +75,10 @@ def main() -> None:
         table = "\n".join(rows)
         text = f"""# Speed of the synthetic line
 
-Pictures a second of CPU time in one process with one thread, rendered and encoded as PNG; median of three rounds of
-{options.pictures} pictures. "Anew" draws the background of every picture instead of once a model.
+Images a second of CPU time in one process with one thread, rendered and encoded as PNG; median of three rounds of
+{options.images} images. "Anew" draws the background of every image instead of once a model.
 
-| task | size | pictures/s | wanted | anew, pictures/s | ratio |
+| task | size | images/s | wanted | anew, images/s | ratio |
 |---|---|---|---|---|---|
 {table}
 

@@ -66,7 +66,7 @@ def table(store: Store) -> str:
         )
     lines.append("| **mean** | " + " | ".join(mean) + " |")
 
-    lines += ["", "| method | seeds | part of its training | fit, s | pictures/s |", "|---|---|---|---|---|"]
+    lines += ["", "| method | seeds | part of its training | fit, s | images/s |", "|---|---|---|---|---|"]
     for label in labels:
         own = [r for (_, name), found in cells.items() if name == label for r in found]
         budget = own[0].spec.config.get("budget")
@@ -86,9 +86,9 @@ def table(store: Store) -> str:
             "",
             f"`andon demo`, {first.started[:10]}, {where}. {len(records)} experiments, {total / 60:.1f} minutes.",
             "",
-            "Image AUROC / AUsPRO to a pixel FPR of 0.05, in %, mean over the seeds. 60 good pictures to learn",
+            "Image AUROC / AUsPRO to a pixel FPR of 0.05, in %, mean over the seeds. 60 good images to learn",
             "from, 30 good and 30 defective ones to judge, preset `embedded` of every method: the learned parts that",
-            "come with the package, small pictures and networks, and a fraction of the preset's own training.",
+            "come with the package, small images and networks, and a fraction of the preset's own training.",
             "",
             *lines,
             "",

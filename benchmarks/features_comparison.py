@@ -3,7 +3,7 @@
     python benchmarks/features_comparison.py --data DIR [--categories A B] [--train 300] [--seeds 3] [--rows ROW …]
 
 One Markdown row a method and kind of features: image AUROC and AUsPRO (limit 0.05), mean ± standard deviation over the
-seeds, and over the categories where there are several. Every row sees the same pictures at the same size.
+seeds, and over the categories where there are several. Every row sees the same images at the same size.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from andon.core import Category
 from andon.data import load_dataset
 from andon.data.cache import ArrayCache
 from andon.data.images import Images
+from andon.features.andon_features import AndonFeatures
 from andon.methods.registry import create_method
-from andon.nn.andon_features import AndonFeatures
 
 EMBEDDED = {"backbone": "andon-features", "layers": ["cells"], "weights": "embedded"}
 RANDOM = {"backbone": "resnet18", "weights": "random"}
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--categories", nargs="*")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--train", type=int, default=0, help="training pictures, evenly spaced (all by default)")
+    parser.add_argument("--train", type=int, default=0, help="training images, evenly spaced (all by default)")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--coreset", default="greedy", choices=("greedy", "random"))

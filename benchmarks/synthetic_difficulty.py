@@ -25,9 +25,9 @@ from andon.core import Category
 from andon.data import load_dataset
 from andon.data.cache import ArrayCache
 from andon.data.images import Images
-from andon.data.synthetic import TASKS, Counts, generate
 from andon.methods.base import Method
 from andon.methods.registry import create_method
+from andon.synthetic import TASKS, Counts, generate
 
 STUDY = {  # Table 6: PaDiM, Patchcore
     "engine_wiring": (79.2, 77.2),
@@ -52,7 +52,7 @@ def methods(random: bool) -> dict[str, Method]:
 
 
 def auroc(method: Method, category: Category, cache: ArrayCache) -> tuple[float, dict[str, float]]:
-    """Image AUROC in %, over all defective test pictures and by defect type (against all good ones)."""
+    """Image AUROC in %, over all defective test images and by defect type (against all good ones)."""
     method.fit(Images(category.train, cache), seed=0)
     test = category.test
     scores = method.predict(Images(test, cache)).image_scores
@@ -106,8 +106,8 @@ def main() -> None:
         text = f"""# Difficulty of the synthetic line
 
 Image AUROC in %, mean over the line's seeds {seeds}; {options.train} training, {options.good} good and
-{options.defective} defective test pictures a task, default knobs. PaDiM and Patchcore run on the embedded extractor
-(no ImageNet weights); the study's columns (Table 6, ImageNet weights, real pictures) are the profile aimed at.
+{options.defective} defective test images a task, default knobs. PaDiM and Patchcore run on the embedded extractor
+(no ImageNet weights); the study's columns (Table 6, ImageNet weights, real images) are the profile aimed at.
 
 {table}
 

@@ -1,4 +1,4 @@
-"""The rooms' import order: core ◄ data ◄ nn ◄ methods ◄ evaluation ◄ inspection / benchmark ◄ report ◄ cli."""
+"""The rooms' import order, as docs/architecture.md draws it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "andon"
 RANK = {
     "core": 0,
-    "data": 1,
-    "nn": 2,
-    "methods": 3,
-    "evaluation": 4,
-    "inspection": 5,
-    "benchmark": 5,
-    "report": 6,
-    "cli": 7,
+    "_tools": 0,
+    "evaluation": 1,
+    "data": 2,
+    "synthetic": 3,
+    "weights": 3,
+    "features": 4,
+    "training": 4,
+    "methods": 5,
+    "benchmark": 6,
+    "inspection": 6,
+    "report": 7,
+    "cli": 8,
+}
+"""Rooms of one rank stand side by side: they do not import from one another."""
+EXCEPTIONS = {
+    ("_tools", "core"): "the error tree",
+    ("features", "training"): "pre-training a backbone is training; nothing else of ``features`` trains",
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -51,7 +60,7 @@ def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
         return  # the package's own face: names of the API, imported lazily
     assert own in RANK, f"{path}: a room that the design does not know"
     for line, other in imported_rooms(path):
-        allowed = other == own or RANK[other] < RANK[own]
+        allowed = other == own or RANK[other] < RANK[own] or (own, other) in EXCEPTIONS
         assert allowed, f"{path}:{line}: {own} imports from {other}, which is not to its left"
 
 
@@ -67,6 +76,6 @@ def test_nothing_imports_torchvision_or_what_needs_it_at_import() -> None:
 
 
 def test_import_andon_and_the_command_line_do_not_load_torch() -> None:
-    code = "import sys, andon, andon.cli; print('torch' in sys.modules)"
+    code = "import sys, andon, andon.cli.main; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

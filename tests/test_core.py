@@ -37,7 +37,7 @@ def test_union_of_overlapping_channels() -> None:
 
 
 @pytest.mark.parametrize("bad", [(0.5, 0, 0.5, 1), (-0.1, 0, 1, 1), (0, 0, 1.2, 1), (0, 0.9, 1, 0.2)])
-def test_a_region_must_lie_in_the_picture(bad: tuple[float, float, float, float]) -> None:
+def test_a_region_must_lie_in_the_image(bad: tuple[float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="region"):
         Region(*bad)
 

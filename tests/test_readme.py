@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from andon.benchmark.plan import PlanContent
-from andon.data.synthetic import Counts, generate
+from andon.synthetic import Counts, generate
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -39,6 +39,6 @@ def test_the_plan_is_a_plan() -> None:
     assert [m.label for m in plan.methods][3] == "Patchcore 10 shots"
 
 
-def test_what_the_pictures_and_links_name_exists() -> None:
+def test_what_the_images_and_links_name_exists() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (Path(__file__).parents[1] / target).exists(), target

@@ -1,4 +1,4 @@
-"""Andon learns what good parts look like from good pictures alone, finds the bad ones and shows where they are bad.
+"""Andon learns what good parts look like from good images alone, finds the bad ones and shows where they are bad.
 
 >>> from andon import load_dataset, create_method, evaluate  # doctest: +SKIP
 """

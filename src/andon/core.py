@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 ImageArray = npt.NDArray[np.uint8]
-"""A picture: RGB uint8 ``[H, W, 3]``."""
+"""An image: RGB uint8 ``[H, W, 3]``."""
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 
@@ -94,7 +94,7 @@ class Channel:
     """One ground-truth region: a mask of one defect, not split into connected components.
 
     Attributes:
-        mask: bool ``[H, W]`` at the picture's size.
+        mask: bool ``[H, W]`` at the image's size.
         defect: defect name.
         saturation: pixels of the region that must be found for it to count as found whole, 1..area
             (0 for an empty mask).
@@ -107,10 +107,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """All channels of one picture; none for a good one."""
+    """All channels of one image; none for a good one."""
 
     size: tuple[int, int]
-    """(height, width) of the picture."""
+    """(height, width) of the image."""
     channels: tuple[Channel, ...] = ()
 
     def union(self) -> BoolArray:
@@ -139,11 +139,11 @@ class SampleReader(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a category. Lazy: pixels are read when asked for.
+    """One image of a category. Lazy: pixels are read when asked for.
 
     Attributes:
         id: unique within the category, "/"-separated, without suffix: "test/broken/0003".
-        path: the picture's file.
+        path: the image's file.
         split: "train" or "test".
         defect_type: "good", or the name of the folder of the defect.
         mask_paths: files of the ground truth, one a channel, in order; empty for good ones or where there is none.
@@ -161,7 +161,7 @@ class Sample:
         return self.defect_type != GOOD
 
     def image(self) -> ImageArray:
-        """The picture, RGB uint8 ``[H, W, 3]``."""
+        """The image, RGB uint8 ``[H, W, 3]``."""
         return self.reader.image(self)
 
     def size(self) -> tuple[int, int]:
@@ -241,10 +241,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a picture that an anomaly map covers, as fractions of its height and width.
+    """The part of an image that an anomaly map covers, as fractions of its height and width.
 
     A method that looks at a centre crop of 224 of 256 pixels has the region (0.0625, 0.0625, 0.9375, 0.9375): its map
-    must be placed there, not stretched over the whole picture.
+    must be placed there, not stretched over the whole image.
     """
 
     top: float = 0.0
@@ -262,13 +262,13 @@ FullFrame = Region()
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of a batch of pictures.
+    """What a method says of a batch of images.
 
     Attributes:
         image_scores: float32 ``[B]``, higher = more anomalous, raw.
         anomaly_maps: float32 ``[B, h, w]``, raw and not clipped, higher = more anomalous; at the method's own
-            resolution (evaluation brings it to picture size); None for a method that gives image scores only.
-        region: the part of each picture that the map covers.
+            resolution (evaluation brings it to image size); None for a method that gives image scores only.
+        region: the part of each image that the map covers.
     """
 
     image_scores: FloatArray

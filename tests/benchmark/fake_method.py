@@ -1,4 +1,4 @@
-"""A tiny method that learns the mean picture, and misbehaves when told to. Used by file path, as a user's would be."""
+"""A tiny method that learns the mean image, and misbehaves when told to. Used by file path, as a user's would be."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def fails(progress: ProgressCallback) -> None:
 
 
 def fails_for_the_user(progress: ProgressCallback) -> None:
-    raise AndonError("picture.png: is no picture")
+    raise AndonError("image.png: is no image")
 
 
 def exits(progress: ProgressCallback) -> None:

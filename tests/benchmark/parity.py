@@ -1,7 +1,7 @@
 """A small AutoVI-layout category with anomaly maps on disk, and a reader for it: for tests of the evaluation.
 
 Made to hold what makes the metric hard: tied scores, overlapping channels, absolute thresholds above the area, relative
-ones, several channels a picture, maps of another size.
+ones, several channels an image, maps of another size.
 """
 
 import json

@@ -351,10 +351,10 @@ def test_two_runs_in_one_store(write: Callable[..., Path], tmp_path: Path) -> No
     assert len(run_plan(write(), tmp_path / "store", engine=HereEngine(second)).finished) == 1
 
 
-def test_a_bad_picture_is_that_experiments_failure(write: Callable[..., Path], tmp_path: Path, tiny: Path) -> None:
+def test_a_bad_image_is_that_experiments_failure(write: Callable[..., Path], tmp_path: Path, tiny: Path) -> None:
     data = tmp_path / "bad"
     shutil.copytree(tiny, data)
-    (data / "nut/test/scratch/001.png").write_bytes(b"no picture")
+    (data / "nut/test/scratch/001.png").write_bytes(b"no image")
     summary = run_plan(write(datasets=[str(data)]), tmp_path / "store", jobs=1)
     assert [s.category for s in summary.finished] == ["bolt"]
     (failure,) = summary.failed
@@ -404,7 +404,7 @@ def run_one(tiny: Path, tmp_path: Path, **changes: Any) -> tuple[ExperimentRecor
     return run_experiment(spec, expanded.category(spec), store, options=options), store
 
 
-def test_calibration_scores_come_from_models_that_did_not_see_the_picture(tiny: Path, tmp_path: Path) -> None:
+def test_calibration_scores_come_from_models_that_did_not_see_the_image(tiny: Path, tmp_path: Path) -> None:
     record, store = run_one(tiny, tmp_path, methods=[METHOD], protocol={"calibration_folds": 2})
     scores = store.arrays(record.id).calibration_scores
     assert scores is not None
@@ -417,7 +417,7 @@ def test_calibration_scores_come_from_models_that_did_not_see_the_picture(tiny: 
         np.testing.assert_allclose(scores[list(block)], expected, rtol=1e-6)
 
 
-def test_with_as_many_folds_as_pictures_each_is_left_out_once(tiny: Path, tmp_path: Path) -> None:
+def test_with_as_many_folds_as_images_each_is_left_out_once(tiny: Path, tmp_path: Path) -> None:
     record, store = run_one(tiny, tmp_path, methods=[METHOD], protocol={"calibration_folds": 99})
     scores = store.arrays(record.id).calibration_scores
     train = load_dataset(tiny)["bolt"].train
@@ -470,7 +470,7 @@ def test_shots_are_drawn_by_seed_alone(tiny: Path, tmp_path: Path) -> None:
     assert all(len(set(d)) == 2 and train.index(d[0]) < train.index(d[1]) for d in draws)
     assert draw_shots(train, None, 0) == train
     assert draw_shots(train, 5, 1) == train
-    with pytest.raises(AndonError, match="5 good training pictures, fewer than the 6 shots"):
+    with pytest.raises(AndonError, match="5 good training images, fewer than the 6 shots"):
         draw_shots(train, 6, 0, "bolt")
     record, _ = run_one(tiny, tmp_path, methods=[f"{FAKE}:Unseeded"], protocol={"shots": 2})
     assert record.n_train == 2
@@ -520,5 +520,5 @@ def test_a_category_without_defects_gets_a_result_with_notes(tmp_path: Path, wri
     run_plan(write(datasets=[str(tmp_path / "ok")]), tmp_path / "store", engine=HereEngine())
     (record,) = Store(tmp_path / "store").records()
     assert record.evaluation.image.auroc is None
-    assert any("no defective test pictures" in note for note in record.evaluation.notes)
+    assert any("no defective test images" in note for note in record.evaluation.notes)
     assert bench_module.plan_status(tmp_path / "store").count("done") == 1

@@ -65,7 +65,7 @@ def test_one_bad_job_stops_no_other(tmp_path: Path) -> None:
     assert all(isinstance(outcome(events, job.id), Finished) for job in good)
     expected = {
         "raises": ("error", "ZeroDivisionError: on purpose"),
-        "user error": ("error", "picture.png: is no picture"),
+        "user error": ("error", "image.png: is no image"),
         "exits": ("killed", "its process ended with exit code 3 before it had a result"),
         "exits quietly": ("killed", "its process ended with exit code 0 before it had a result"),
         "killed": ("killed", "killed by signal 9 (out of memory?)"),

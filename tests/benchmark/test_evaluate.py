@@ -39,7 +39,7 @@ def case(tmp_path_factory):
 
 
 def placed_maps(category, folder):
-    """Maps at picture size and truths of a category's test pictures, by the same resizing, all in memory."""
+    """Maps at image size and truths of a category's test images, by the same resizing, all in memory."""
     maps, truths = [], []
     for sample in category.test:
         path = next(folder.glob(f"{sample.defect_type}/{sample.path.stem}.*"))
@@ -101,7 +101,7 @@ def test_all_categories_and_refusals_side_by_side(case):
     finally:
         bad.write_bytes(kept)
     assert set(report.results) == set(CASES) - {"ties"}
-    assert "1 of 13 test pictures of ties have no anomaly map" in report.refused["ties"]
+    assert "1 of 13 test images of ties have no anomaly map" in report.refused["ties"]
     with pytest.raises(AndonError, match="no such folder"):
         evaluate_maps(case.root / "nowhere", dataset)
     with pytest.raises(AndonError, match="has no category 'x'"):
@@ -169,14 +169,14 @@ def test_scores_from_a_table(case, tmp_path):
         ("sample,score\ngood/000,x", "line 2: 'x' is not a number"),
         ("sample,score\ngood/000,nan", "line 2: the score is nan"),
         ("sample,score\ngood/000,1\ngood/000.png,2", "line 3: a second score"),
-        ("sample,score\ngood/000,1", "no score for 12 test pictures of ties: good/001"),
+        ("sample,score\ngood/000,1", "no score for 12 test images of ties: good/001"),
     ):
         with pytest.raises(AndonError, match=message):
             run(text)
 
 
 class Canned(Method[MethodConfig]):
-    """Gives prepared predictions, by the value of the picture's first pixel."""
+    """Gives prepared predictions, by the value of the image's first pixel."""
 
     name, title = "canned", "Canned"
     Config = MethodConfig
@@ -200,7 +200,7 @@ class Canned(Method[MethodConfig]):
 
 
 class MemoryReader:
-    """Pictures and truths in memory."""
+    """Images and truths in memory."""
 
     def __init__(self, truths, sizes):
         self.truths, self.sizes = truths, sizes
@@ -217,7 +217,7 @@ class MemoryReader:
 
 
 def memory_case(seed=0, n=14, region=FullFrame, small=(9, 12)):
-    """Pictures of several sizes, good and defective ones mixed."""
+    """Images of several sizes, good and defective ones mixed."""
     rng = np.random.default_rng(seed)
     truths, sizes, types = [], [], []
     for k in range(n):
@@ -246,7 +246,7 @@ def memory_case(seed=0, n=14, region=FullFrame, small=(9, 12)):
 
 @pytest.mark.parametrize("region", [FullFrame, Region(0.1, 0.2, 0.8, 0.9)])
 @pytest.mark.parametrize("batch", [1, 3, 50])
-def test_a_method_is_judged_at_picture_size(region, batch):
+def test_a_method_is_judged_at_image_size(region, batch):
     category, truths, method, _ = memory_case(region=region)
     method.batch = batch
     result = evaluate(method, category, fpr_limits=(0.1, 1.0), calibration_scores=[0.0, 1.0])
@@ -273,7 +273,7 @@ def test_a_method_is_judged_at_picture_size(region, batch):
     assert result.evaluation.notes == ()
 
 
-def test_sink_sees_every_picture_once_with_its_place():
+def test_sink_sees_every_image_once_with_its_place():
     category, _, method, _ = memory_case()
     seen, stages = {}, []
     evaluate(
@@ -290,7 +290,7 @@ def test_sink_sees_every_picture_once_with_its_place():
     assert stages[-1] == ("predict", 14, 14)
 
 
-def test_pictures_without_usable_masks_are_left_out_and_named():
+def test_images_without_usable_masks_are_left_out_and_named():
     category, truths, method, reader = memory_case()
     empty = Channel(np.zeros(truths[1].size, dtype=bool), "dent", 0)
     reader.truths[1] = GroundTruth(truths[1].size, (empty,))
@@ -298,8 +298,8 @@ def test_pictures_without_usable_masks_are_left_out_and_named():
     partly = Channel(np.zeros(truths[5].size, dtype=bool), "dent", 0)
     reader.truths[5] = GroundTruth(truths[5].size, (partly, *truths[5].channels))
     result = evaluate(method, category).evaluation
-    assert "1 defective picture has an empty mask: left out of localisation (dent/001)" in result.notes
-    assert "1 defective picture has no mask: left out of localisation (scratch/003)" in result.notes
+    assert "1 defective image has an empty mask: left out of localisation (dent/001)" in result.notes
+    assert "1 defective image has no mask: left out of localisation (scratch/003)" in result.notes
     assert "channels without a pixel were left out in: dent/005" in result.notes
     rest = [k for k in range(14) if k not in (1, 3)]
     placed = [place_map(method.maps[k], FullFrame, truths[k].size) for k in rest]
@@ -321,23 +321,23 @@ def test_without_maps_masks_or_defects():
     result = evaluate(method, category)
     assert result.evaluation.localisation is None
     assert result.arrays.spro is None
-    assert any("7 defective pictures have no mask" in note for note in result.evaluation.notes)
+    assert any("7 defective images have no mask" in note for note in result.evaluation.notes)
 
     category, _, method, _ = memory_case()
     result = evaluate(method, [s for s in category.test if not s.is_defective]).evaluation
     assert result.localisation is None
     assert result.image.auroc is None
-    assert any("no defective test pictures" in note for note in result.notes)
+    assert any("no defective test images" in note for note in result.notes)
 
     result = evaluate(method, [s for s in category.test if s.is_defective]).evaluation
     assert result.localisation.auspro["1"] > 0
-    assert any("no good test pictures" in note for note in result.notes)
-    with pytest.raises(AndonError, match="no test pictures"):
+    assert any("no good test images" in note for note in result.notes)
+    with pytest.raises(AndonError, match="no test images"):
         evaluate(method, [])
 
 
 @pytest.mark.parametrize(("where", "value"), [("score", np.nan), ("map", np.inf), ("map", np.nan)])
-def test_scores_that_are_not_finite_name_the_picture(where, value):
+def test_scores_that_are_not_finite_name_the_image(where, value):
     category, _, method, _ = memory_case()
     if where == "score":
         method.scores[4] = value
@@ -355,12 +355,12 @@ def test_full_parity_case(tmp_path, monkeypatch):
     spec.loader.exec_module(generator)
     save = generator.save
 
-    def save_blank_pictures(path, array, mode=None, **options):
-        """Only the size of the pictures matters here; compressing their noise would take nearly all the time."""
+    def save_blank_images(path, array, mode=None, **options):
+        """Only the size of the images matters here; compressing their noise would take nearly all the time."""
         blank = Path(path).parts[-3] in ("train", "test")
         return save(path, np.zeros(array.shape[:2], dtype=np.uint8) if blank else array, mode, **options)
 
-    monkeypatch.setattr(generator, "save", save_blank_pictures)
+    monkeypatch.setattr(generator, "save", save_blank_images)
     monkeypatch.setattr(sys, "argv", ["make_parity_case.py", "--out", str(tmp_path)])
     generator.main()
     report = evaluate_maps(tmp_path / "maps", load_dataset(tmp_path / "dataset"))

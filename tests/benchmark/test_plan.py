@@ -133,12 +133,12 @@ def test_changed_data_and_changed_code_are_new_experiments(tmp_path: Path, write
 
 
 def test_overrides(write: Callable[..., Path], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(datasets=[{"name": "pictures", "path": "/nowhere"}])
+    path = write(datasets=[{"name": "images", "path": "/nowhere"}])
     monkeypatch.chdir(tiny.parent)
     plan = load_plan(path, data=["tiny"], seeds=[4, 2], categories=["nut"])
     assert [(s.dataset, s.category, s.seed) for s in expand(plan).specs] == [
-        ("pictures", "nut", 4),
-        ("pictures", "nut", 2),
+        ("images", "nut", 4),
+        ("images", "nut", 2),
     ]
     assert [s.seed for s in expand(load_plan(path, data=[tiny], seeds=2)).specs] == [0, 1, 0, 1]
     assert "2 folders were given" in fails(path, data=[tiny, tiny])

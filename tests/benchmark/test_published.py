@@ -62,7 +62,7 @@ def test_only_the_known_misprint_is_impossible(metric: Metric) -> None:
     ("metric", "method"), [("tpr_at_tnr_95", "cflow"), ("tpr_at_tnr_95", "padim"), ("tpr_at_tnr_90", "dsr")]
 )
 def test_printed_deviations_are_the_populations(metric: Metric, method: str) -> None:
-    """underbody_screw has 18 defective pictures: of all outcomes of 8 runs with the printed mean, which fit the sd?"""
+    """underbody_screw has 18 defective images: of all outcomes of 8 runs with the printed mean, which fit the sd?"""
     cell = published(metric, method, "underbody_screw")
     assert cell is not None
     fits = {0: False, 1: False}

@@ -375,8 +375,8 @@ def test_gallery_keeps_small_copies(store: Store) -> None:
     mask = np.zeros((1500, 700), dtype=bool)
     mask[777, 333] = True
     small = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    pictures = [shrink("a", "scratch", large, mask), shrink("b", "good", small, None)]
-    store.write_gallery("d", "c", "f", pictures)
+    images = [shrink("a", "scratch", large, mask), shrink("b", "good", small, None)]
+    store.write_gallery("d", "c", "f", images)
     store.write_gallery("d", "c", "f", [])  # the first stays
     first, second = store.gallery("d", "c", "f")
     assert (first.sample_id, first.defect_type, first.size) == ("a", "scratch", (1500, 700))
@@ -391,7 +391,7 @@ def test_gallery_keeps_small_copies(store: Store) -> None:
 def test_a_damaged_gallery_is_named(store: Store) -> None:
     store.write_gallery("d", "c", "f", [shrink("a", "good", np.zeros((9, 9, 3), dtype=np.uint8), None)])
     (folder,) = (store.root / "galleries").iterdir()
-    (folder / "0.jpg").write_bytes(b"no picture")
+    (folder / "0.jpg").write_bytes(b"no image")
     assert store.gallery("d", "c", "f") == []
     assert "damaged" in store.problems[0]
     (message,) = store.repair()

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def write_tiny(root: Path, *, categories: tuple[str, ...] = ("bolt", "nut"), train: int = 5, good: int = 3) -> Path:
-    """Grey noise with a bright square for a defect; types "scratch" (3 pictures) and "dent" (1)."""
+    """Grey noise with a bright square for a defect; types "scratch" (3 images) and "dent" (1)."""
     for number, category in enumerate(categories):
         rng = np.random.default_rng(number)
 

@@ -1,4 +1,4 @@
-"""Every kind of picture is read right, or refused in one line that names the file."""
+"""Every kind of image is read right, or refused in one line that names the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from andon.core import AndonError
 from andon.data import decode
 from andon.data.decode import decode_image, read_image, read_mask, read_size
 
-from .pictures import encode, gradient, png, png16, tiff
+from .images import encode, gradient, png, png16, tiff
 
 LOSSLESS = ("PNG", "BMP", "TIFF", "WebP")
 GREY16 = np.array([[0, 1, 128, 129, 257], [32767, 32768, 65406, 65407, 65535]], np.uint16)
@@ -33,7 +33,7 @@ def as_eight_bits(values: np.ndarray, white: int = 65535) -> np.ndarray:
 
 
 def refused(data: bytes, *words: str) -> str:
-    """The message of a refusal, checked to be one line that names the picture."""
+    """The message of a refusal, checked to be one line that names the image."""
     with pytest.raises(AndonError) as caught:
         decode_image(data, "part 7.png")
     text = str(caught.value)
@@ -141,7 +141,7 @@ class TestReadRight:
             assert read_size(path) == read_image(path).shape[:2]
 
     @pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", b"Exif\0\0garbage", b"nonsense"])
-    def test_damaged_notes_do_not_spoil_a_picture(self, exif: bytes) -> None:
+    def test_damaged_notes_do_not_spoil_an_image(self, exif: bytes) -> None:
         np.testing.assert_array_equal(decode_image(encode(gradient(), "PNG", exif=exif)), gradient())
 
     def test_orientation_without_sense_is_ignored(self) -> None:
@@ -149,13 +149,13 @@ class TestReadRight:
         exif[0x0112] = 99
         assert decode_image(encode(gradient(), "PNG", exif=exif.tobytes())).shape == (12, 17, 3)
 
-    def test_a_stereo_jpeg_is_its_first_picture(self) -> None:
+    def test_a_stereo_jpeg_is_its_first_image(self) -> None:
         out = io.BytesIO()
         first = Image.fromarray(np.full((16, 16, 3), 200, np.uint8))
         first.save(out, "MPO", save_all=True, append_images=[Image.fromarray(np.zeros((16, 16, 3), np.uint8))])
         assert (decode_image(out.getvalue()) > 190).all()
 
-    def test_a_gif_with_one_picture(self) -> None:
+    def test_a_gif_with_one_image(self) -> None:
         assert (decode_image(encode(np.full((4, 5), 90, np.uint8), "GIF")) == 90).all()
 
     def test_bytes_and_file_give_the_same(self, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ class TestSixteenBits:
         data = tiff(values, tags={258: 12}, data=np.packbits(bits).tobytes())
         assert decode_image(data)[0, :, 0].tolist() == as_eight_bits(values, white=4095)[0].tolist()
 
-    def test_dark_pictures_stay_dark(self) -> None:
+    def test_dark_images_stay_dark(self) -> None:
         assert decode_image(png16(np.full((4, 4), 1000, np.uint16))).max() == 4
 
     def test_separate_planes_are_refused(self) -> None:
@@ -217,9 +217,9 @@ class TestSixteenBits:
 
 
 class TestRefused:
-    def test_no_picture(self) -> None:
+    def test_no_image(self) -> None:
         for data in (b"hello", b"%PDF-1.7", b"\x7fELF", b"%!PS-Adobe-3.0 EPSF-3.0", b"<svg/>", b"\0" * 100):
-            refused(data, "not a picture of a known kind", "PNG")
+            refused(data, "not an image of a known kind", "PNG")
 
     def test_empty(self, tmp_path: Path) -> None:
         refused(b"", "empty")
@@ -289,7 +289,7 @@ class TestRefused:
         decode_image(encode(gradient(12, 17)))
         refused(encode(gradient(12, 18)))
 
-    def test_a_picture_above_pillows_own_limit_is_read_without_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_image_above_pillows_own_limit_is_read_without_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -330,7 +330,7 @@ class TestRefused:
         with pytest.raises(AndonError, match=r"a\.png: cannot be read \(Permission denied\)"):
             read_image(path)
 
-    def test_a_file_too_large_to_be_a_picture(self, tmp_path: Path) -> None:
+    def test_a_file_too_large_to_be_an_image(self, tmp_path: Path) -> None:
         path = tmp_path / "a.png"
         with path.open("wb") as file:
             file.truncate(decode.MAX_FILE_BYTES + 1)  # sparse
@@ -396,7 +396,7 @@ SEEDS = [encode(gradient(16, 16), kind) for kind in (*LOSSLESS, "JPEG", "GIF")] 
 
 
 def read_or_refused(data: bytes) -> None:
-    """The one promise for any bytes: a picture, or an AndonError of one line; no other exception, no warning."""
+    """The one promise for any bytes: an image, or an AndonError of one line; no other exception, no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from andon.core import AndonError
 from andon.data.files import by_stem, list_folder, natural_key, without_suffix
 
-from .pictures import save
+from .images import save
 
 
 def test_people_count_so() -> None:
@@ -48,11 +48,11 @@ def test_listing(tmp_path: Path) -> None:
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
     listing = list_folder(tmp_path)
-    assert listing.pictures == ("b9.jpeg", "b10.PNG", "c.TIF", "dangling.png")
+    assert listing.images == ("b9.jpeg", "b10.PNG", "c.TIF", "dangling.png")
     assert listing.folders == ("folder.png",)
     assert listing.others == ("notes.txt",)
-    assert list_folder(tmp_path / "none").pictures == ()
-    assert list_folder(tmp_path / "notes.txt").pictures == ()
+    assert list_folder(tmp_path / "none").images == ()
+    assert list_folder(tmp_path / "notes.txt").images == ()
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
@@ -78,5 +78,5 @@ def test_two_files_with_one_name(tmp_path: Path) -> None:
         by_stem(tmp_path, ["a.jpg", "a.png"])
 
 
-def test_masks_by_the_name_of_their_picture(tmp_path: Path) -> None:
+def test_masks_by_the_name_of_their_image(tmp_path: Path) -> None:
     assert set(by_stem(save(tmp_path / "x.png").parent, ["a_mask.png", "b.png"], ending="_mask")) == {"a", "b"}

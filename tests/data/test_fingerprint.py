@@ -12,7 +12,7 @@ from andon.core import AndonError, Category
 from andon.data.fingerprint import category_fingerprint, file_fingerprint
 from andon.data.registry import load_dataset
 
-from .pictures import CONFIG, autovi, gradient, mask, save
+from .images import CONFIG, autovi, gradient, mask, save
 
 
 def load(root: Path) -> Category:
@@ -55,7 +55,7 @@ def test_every_change_of_substance_matters(change: Callable[[Path], object], tmp
     assert category_fingerprint(load(root)) != before
 
 
-def test_two_pictures_exchanged(tmp_path: Path) -> None:
+def test_two_images_exchanged(tmp_path: Path) -> None:
     root = autovi(tmp_path / "wiring")
     before = category_fingerprint(load(root))
     first, second = root / "test/good/0000.png", root / "test/structural/0000.png"

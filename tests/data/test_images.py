@@ -12,18 +12,18 @@ import torch
 from andon.core import AndonError
 from andon.data import images as images_module
 from andon.data.cache import ArrayCache
-from andon.data.images import Images, PictureMemory, as_images
+from andon.data.images import ImageMemory, Images, as_images
 from andon.data.registry import load_dataset
 from andon.data.transform import Transform
 
-from .pictures import gradient, mvtec, save
+from .images import gradient, mvtec, save
 
 SMALL = Transform(size=(8, 10), normalisation="unit")
 
 
 @pytest.fixture(autouse=True)
 def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images_module, "_memory", PictureMemory(2**20))
+    monkeypatch.setattr(images_module, "_memory", ImageMemory(2**20))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_samples_paths_and_arrays_are_alike(tmp_path: Path) -> None:
     images = Images([sample, sample.path, str(sample.path), gradient(seed=1)])
     for i in range(4):
         np.testing.assert_array_equal(images.image(i), gradient(seed=1))
-    assert [images.name(i) for i in (0, 2, 3)] == [str(sample.path), str(sample.path), "picture 3"]
+    assert [images.name(i) for i in (0, 2, 3)] == [str(sample.path), str(sample.path), "image 3"]
     batch = next(iter(images.batches(SMALL, 8)))[1]
     assert batch.shape == (4, 3, 8, 10)
     assert all(torch.equal(batch[0], row) for row in batch)
@@ -93,20 +93,20 @@ def test_decoded_once_without_a_disk(tmp_path: Path, decoded: list[str]) -> None
 
 
 def test_decoded_once_with_a_disk(tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    files, cache = paths(tmp_path / "pictures"), ArrayCache(tmp_path / "cache")
+    files, cache = paths(tmp_path / "images"), ArrayCache(tmp_path / "cache")
     first = torch.cat([batch for _, batch in Images(files, cache).batches(SMALL, 2)])
-    monkeypatch.setattr(images_module, "_memory", PictureMemory(0))  # another process
+    monkeypatch.setattr(images_module, "_memory", ImageMemory(0))  # another process
     again = torch.cat([batch for _, batch in Images(files, cache).batches(SMALL, 2)])
     assert torch.equal(first, again)
     assert len(decoded) == 4
-    # The same content under another name is the same picture.
+    # The same content under another name is the same image.
     list(Images([save(tmp_path / "copy.png", gradient(seed=0))], cache).batches(SMALL, 2))
     assert len(decoded) == 4
 
 
 @pytest.mark.parametrize("with_cache", [False, True])
 def test_a_changed_file_is_read_anew(tmp_path: Path, with_cache: bool) -> None:
-    (path,) = paths(tmp_path / "pictures", 1)
+    (path,) = paths(tmp_path / "images", 1)
     images = Images([path], ArrayCache(tmp_path / "cache") if with_cache else None)
     before, known = images.resized(0, SMALL), images.fingerprint(0)
     save(path, gradient(seed=9))
@@ -118,11 +118,11 @@ def test_an_entry_of_another_shape_is_not_taken(tmp_path: Path) -> None:
     (path,) = paths(tmp_path, 1)
     cache = ArrayCache(tmp_path / "cache")
     images = Images([path], cache)
-    cache.put(f"pictures-{SMALL.geometry_key}", images.fingerprint(0), (np.zeros((3, 3, 3), np.uint8),))
+    cache.put(f"images-{SMALL.geometry_key}", images.fingerprint(0), (np.zeros((3, 3, 3), np.uint8),))
     np.testing.assert_array_equal(images.resized(0, SMALL), SMALL.resize(gradient(seed=0)))
 
 
-def test_resized_pictures_cannot_be_spoilt(tmp_path: Path) -> None:
+def test_resized_images_cannot_be_spoilt(tmp_path: Path) -> None:
     same_size = Transform(size=(12, 17))
     array = gradient()
     for images in (Images(paths(tmp_path, 1)), Images([array])):
@@ -151,7 +151,7 @@ def test_a_subset_keeps_the_cache(tmp_path: Path) -> None:
     assert [Path(subset.name(i)).name for i in range(3)] == ["3.png", "0.png", "3.png"]
 
 
-def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
     files = paths(tmp_path)
     files[2].write_bytes(files[2].read_bytes()[:60])
     for images in (Images(files), Images(files, ArrayCache(tmp_path / "cache"))):
@@ -167,10 +167,10 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
     "item",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 7],
 )
-def test_what_is_no_picture(item: object) -> None:
+def test_what_is_no_image(item: object) -> None:
     images = Images([item])  # type: ignore[list-item]
     for call in (lambda: images.image(0), lambda: images.resized(0, SMALL), lambda: images.fingerprint(0)):
-        with pytest.raises(AndonError, match="picture 0 must be"):
+        with pytest.raises(AndonError, match="image 0 must be"):
             call()
 
 
@@ -191,7 +191,7 @@ def test_images_go_to_other_processes(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_and_drops_the_longest_unused() -> None:
-    memory = PictureMemory(3000)
+    memory = ImageMemory(3000)
     picture = np.zeros((10, 30, 3), np.uint8)  # 900 bytes
     keys = [(str(i), 0, 0, 0, "g") for i in range(6)]
     for key in keys[:3]:

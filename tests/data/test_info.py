@@ -9,7 +9,7 @@ import pytest
 from andon.data.info import DatasetInfo, Problem, dataset_info
 from andon.data.registry import load_dataset
 
-from .pictures import CONFIG, autovi, encode, gradient, mask, mvtec, png16, save
+from .images import CONFIG, autovi, encode, gradient, mask, mvtec, png16, save
 
 
 def info(root: Path) -> DatasetInfo:
@@ -54,9 +54,9 @@ class TestTable:
         (root / "x.txt").touch()
         value = json.loads(json.dumps(info(root).as_dict()))
         assert value["categories"][0]["image_size"] == "17 × 12"
-        assert value["problems"][0]["kind"] == "no-picture"
+        assert value["problems"][0]["kind"] == "no-image"
 
-    def test_no_readable_picture(self, tmp_path: Path) -> None:
+    def test_no_readable_image(self, tmp_path: Path) -> None:
         (tmp_path / "p").mkdir()
         (tmp_path / "p/1.png").touch()
         assert info(tmp_path / "p").table_rows()[0] == ("p", "–", 1, 0, 0, 1)
@@ -65,9 +65,9 @@ class TestTable:
         calls: list[tuple[str, int, int]] = []
         dataset = load_dataset(autovi(tmp_path / "a"))
         dataset_info(dataset, progress=lambda *call: calls.append(call), threads=2)
-        assert calls == [("pictures", i, 7) for i in range(1, 8)]
+        assert calls == [("images", i, 7) for i in range(1, 8)]
 
-    def test_real_pictures(self) -> None:
+    def test_real_images(self) -> None:
         root = Path(__file__).parents[2].parent / "shared/data/mtd"
         if not root.is_dir():
             pytest.skip("the magnetic tiles are not here")
@@ -78,22 +78,22 @@ class TestTable:
         assert result.count("error") == 0
 
 
-class TestPictures:
+class TestImages:
     def test_unreadable(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a")
         path = root / "train/good/0001.png"
         path.write_bytes(path.read_bytes()[:70])
         (root / "test/good/0000.png").write_bytes(b"")
         assert found(root) == [
-            ("error", "unreadable-picture", "train/good/0001.png"),
-            ("error", "unreadable-picture", "test/good/0000.png"),
+            ("error", "unreadable-image", "train/good/0001.png"),
+            ("error", "unreadable-image", "test/good/0000.png"),
         ]
 
     def test_twice(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a")
         save(root / "train/good/0005.png", gradient(seed=0))  # 0000 of training again
         save(root / "test/good/0005.png", gradient(seed=1), kind="BMP")  # 0001 of training, in another format
-        save(root / "test/structural/0001.png", gradient(seed=11))  # 0001 of the good test pictures
+        save(root / "test/structural/0001.png", gradient(seed=11))  # 0001 of the good test images
         assert found(root) == [
             ("error", "duplicate-across-split", "test/good/0005.png"),
             ("error", "duplicate-across-label", "test/structural/0001.png"),
@@ -120,8 +120,8 @@ class TestPictures:
         twelve_bits = np.random.default_rng(0).integers(0, 4096, (12, 17), dtype=np.uint16)
         (root / "train/good/0006.png").write_bytes(png16(twelve_bits))
         assert found(root) == [
-            ("warning", "blank-picture", "train/good/0005.png"),
-            ("warning", "dark-picture", "train/good/0006.png"),
+            ("warning", "blank-image", "train/good/0005.png"),
+            ("warning", "dark-image", "train/good/0006.png"),
         ]
 
 
@@ -157,7 +157,7 @@ class TestMasks:
         (root / "ground_truth/crack/001_mask.png").rename(root / "ground_truth/crack/007_mask.png")
         assert found(root) == [
             ("error", "missing-mask", "test/crack/001.png"),
-            ("warning", "mask-without-picture", "ground_truth/crack"),
+            ("warning", "mask-without-image", "ground_truth/crack"),
         ]
 
     def test_none_at_all_is_one_remark(self, tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ class TestMasks:
         save(tmp_path / "p/bad/2.png", gradient(seed=4))
         assert ("info", "no-masks", ".") in found(tmp_path / "p")
 
-    def test_a_mask_of_a_good_picture(self, tmp_path: Path) -> None:
+    def test_a_mask_of_a_good_image(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a")
         save(root / "ground_truth/good/0000/0000.png", mask(254, 3))
-        assert found(root) == [("warning", "mask-without-picture", "ground_truth/good/0000")]
+        assert found(root) == [("warning", "mask-without-image", "ground_truth/good/0000")]
 
     def test_regions_smaller_than_their_threshold(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a", [{**CONFIG[0], "saturation_threshold": 49}, CONFIG[1]])
@@ -185,17 +185,17 @@ class TestMasks:
 
 
 class TestCategories:
-    def test_defects_without_good_pictures(self, tmp_path: Path) -> None:
+    def test_defects_without_good_images(self, tmp_path: Path) -> None:
         root = mvtec(tmp_path / "a")
         for path in (root / "test/good").iterdir():
             path.unlink()
-        assert ("error", "no-good-test-pictures", ".") in found(root)
+        assert ("error", "no-good-test-images", ".") in found(root)
 
     def test_nothing_to_train_on(self, tmp_path: Path) -> None:
         root = mvtec(tmp_path / "a")
         for path in (root / "train/good").iterdir():
             path.unlink()
-        assert found(root)[0] == ("error", "no-training-pictures", ".")
+        assert found(root)[0] == ("error", "no-training-images", ".")
 
     def test_nothing_to_find(self, tmp_path: Path) -> None:
         save(tmp_path / "p/good/1.png")
@@ -210,14 +210,14 @@ class TestCategories:
             (root / f"train/good/note{i}.txt").touch()
         (root / "test/empty").mkdir()
         assert found(root) == [
-            ("warning", "unread-picture", "."),
-            ("warning", "unread-picture", "train/bad"),
-            ("warning", "unread-picture", "validation/good"),
+            ("warning", "unread-image", "."),
+            ("warning", "unread-image", "train/bad"),
+            ("warning", "unread-image", "validation/good"),
             ("info", "empty-folder", "test/empty"),
-            ("info", "no-picture", "train/good"),
+            ("info", "no-image", "train/good"),
         ]
-        assert "12 files no picture: note0.txt, note1.txt" in message(root, "no-picture")
-        assert message(root, "no-picture").endswith("and 4 more")
+        assert "12 files no image: note0.txt, note1.txt" in message(root, "no-image")
+        assert message(root, "no-image").endswith("and 4 more")
 
     def test_folders_beside_the_categories(self, tmp_path: Path) -> None:
         autovi(tmp_path / "set/a")

@@ -19,7 +19,7 @@ from andon.data.autovi import read_defects_config
 from andon.data.layout import Layout
 from andon.data.registry import layout_names, load_dataset, register_layout
 
-from .pictures import CONFIG, autovi, gradient, mask, mvtec, png16, save
+from .images import CONFIG, autovi, gradient, mask, mvtec, png16, save
 
 
 def ids(category: Category) -> list[str]:
@@ -81,7 +81,7 @@ class TestAutoVI:
         [
             (mask(253, 3), "pixel value 253 is not in defects_config.json, which has 255 (hoop), 254 (cable)"),
             (mask(254, 3) + mask(1, 1), "2 different positive values (254, 255)"),
-            (mask(254, 3, height=11), "the mask is 17 × 11 pixels, its picture"),
+            (mask(254, 3, height=11), "the mask is 17 × 11 pixels, its image"),
         ],
     )
     def test_bad_masks_are_named(self, array: np.ndarray, words: str, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ class TestAutoVI:
     def test_a_damaged_mask(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "wiring")
         (root / "ground_truth/structural/0001/0000.png").write_bytes(b"nothing")
-        with pytest.raises(AndonError, match=r"structural/0001/0000\.png: not a picture"):
+        with pytest.raises(AndonError, match=r"structural/0001/0000\.png: not an image"):
             load_dataset(root)["wiring"].test[3].ground_truth()
 
     def test_an_empty_mask_is_an_empty_channel(self, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ class TestMVTec:
         assert truth is not None
         assert truth.channels[0].saturation == 0
 
-    def test_two_masks_of_a_picture(self, tmp_path: Path) -> None:
+    def test_two_masks_of_an_image(self, tmp_path: Path) -> None:
         root = mvtec(tmp_path / "bottle")
         save(root / "ground_truth/crack/000.png", mask(255, 1))
         with pytest.raises(AndonError, match=r"000_mask\.png.*000\.png|000\.png.*000_mask\.png"):
@@ -236,7 +236,7 @@ class TestMVTec:
         save(tmp_path / "b" / "train/good/1.png")
         assert ids(load_dataset(tmp_path / "b")["b"]) == ["train/good/1"]
 
-    def test_real_pictures(self) -> None:
+    def test_real_images(self) -> None:
         root = Path(__file__).parents[2].parent / "shared/data/mtd"
         if not root.is_dir():
             pytest.skip("the magnetic tiles are not here")
@@ -249,7 +249,7 @@ class TestMVTec:
 
 
 class TestFolder:
-    def test_good_pictures_are_split_in_the_order_of_their_names(self, tmp_path: Path) -> None:
+    def test_good_images_are_split_in_the_order_of_their_names(self, tmp_path: Path) -> None:
         root = tmp_path / "parts"
         for i in range(11):
             save(root / f"good/img{i}.jpg")
@@ -290,10 +290,10 @@ class TestFolder:
         truths = [sample.ground_truth() for sample in category.test]
         assert [t.channels[0].saturation if t else None for t in truths] == [12, 24, 36, None]
         save(root / "ground_truth/scratch/a.png", mask(255, 1))
-        with pytest.raises(AndonError, match=r"a_mask\.png is a mask of the same picture"):
+        with pytest.raises(AndonError, match=r"a_mask\.png is a mask of the same image"):
             load_dataset(root)
 
-    def test_a_picture_called_mask_is_a_picture(self, tmp_path: Path) -> None:
+    def test_an_image_called_mask_is_an_image(self, tmp_path: Path) -> None:
         save(tmp_path / "p/good/0.png")
         save(tmp_path / "p/face_mask/gas_mask.png")
         assert ids(load_dataset(tmp_path / "p")["p"])[-1] == "test/face_mask/gas_mask"
@@ -315,7 +315,7 @@ class TestFolder:
         with pytest.raises(AndonError, match="folders deep"):
             load_dataset(root)
 
-    def test_pictures_beside_folders_of_pictures(self, tmp_path: Path) -> None:
+    def test_images_beside_folders_of_images(self, tmp_path: Path) -> None:
         save(tmp_path / "p/1.png")
         save(tmp_path / "p/scratch/1.png")
         with pytest.raises(AndonError, match=r"directly in it and in scratch/.*a folder named good"):
@@ -374,12 +374,12 @@ class TestLoadDataset:
         with pytest.raises(AndonError, match=r"empty: no data set found; expected .*train/good/\*\.png"):
             load_dataset(tmp_path / "empty")
         (tmp_path / "hollow/train/good").mkdir(parents=True)
-        with pytest.raises(AndonError, match="hollow: no pictures in it; expected train/good"):
+        with pytest.raises(AndonError, match="hollow: no images in it; expected train/good"):
             load_dataset(tmp_path / "hollow")
         with pytest.raises(AndonError, match="unknown layout 'coco'; known: autovi, mvtec, folder"):
             load_dataset(tmp_path, layout="coco")
 
-    def test_no_picture_is_opened(self, tmp_path: Path) -> None:
+    def test_no_image_is_opened(self, tmp_path: Path) -> None:
         root = mvtec(tmp_path / "bottle")
         for path in root.rglob("*.png"):
             path.write_bytes(b"")

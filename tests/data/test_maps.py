@@ -249,14 +249,12 @@ def test_maps_are_matched(tmp_path):
 def test_missing_maps_are_all_counted(tmp_path):
     names = [f"good/{k:03d}" for k in range(30)]
     fill(tmp_path, names[:3])
-    with pytest.raises(
-        AndonError, match=r"27 of 30 test pictures of part .*good/003, good/004.* and 19 more"
-    ) as caught:
+    with pytest.raises(AndonError, match=r"27 of 30 test images of part .*good/003, good/004.* and 19 more") as caught:
         find_maps(tmp_path, category(names))
     assert "\n" not in str(caught.value)
 
 
-def test_two_maps_of_a_picture_are_refused(tmp_path):
+def test_two_maps_of_an_image_are_refused(tmp_path):
     fill(tmp_path, NAMES)
     fill(tmp_path, ["hole/000"], ".png")
     with pytest.raises(AndonError, match="second map"):

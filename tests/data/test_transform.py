@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from andon.core import Region
 from andon.data.transform import IMAGENET_MEAN, IMAGENET_STD, Transform
 
-from .pictures import gradient
+from .images import gradient
 
 
 def test_resize_is_antialiased_bilinear_then_a_centre_crop() -> None:
@@ -29,7 +29,7 @@ def test_antialiasing_keeps_the_mean() -> None:
     assert np.abs(small - 100).max() <= 5  # the filter is cut at the border
 
 
-def test_a_picture_of_the_right_size_is_not_copied() -> None:
+def test_an_image_of_the_right_size_is_not_copied() -> None:
     image = gradient(24, 32)
     assert np.shares_memory(Transform(size=(24, 32)).resize(image), image)
     crop = Transform(size=(24, 32), crop=(10, 10)).resize(image)

@@ -123,10 +123,10 @@ def test_image_metrics_and_operating_points():
             assert np.mean(calibration <= p.threshold) >= p.target_tnr
 
 
-def test_refusals_name_the_picture():
+def test_refusals_name_the_image():
     with pytest.raises(AndonError, match=r"b\.png is nan"):
         image.image_metrics([0.0, np.nan], [0, 1], names=["a.png", "b.png"])
-    with pytest.raises(AndonError, match=r"picture 0 is inf \(and those of 1 more"):
+    with pytest.raises(AndonError, match=r"image 0 is inf \(and those of 1 more"):
         image.auroc([np.inf, -np.inf], [0, 1])
     with pytest.raises(AndonError, match="at least one good"):
         image.threshold_for_tnr([], 0.9)

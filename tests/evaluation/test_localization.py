@@ -18,7 +18,7 @@ LIMITS = (0.01, 0.05, 0.1, 0.25, 0.3, 0.5, 0.77, 1.0)
 
 
 def random_case(seed, kind="float", *, levels=None, n_good=None, lowest=False, whole=False):
-    """Maps and truths of a few small pictures: overlapping channels, saturations from 1 to the area, many ties."""
+    """Maps and truths of a few small images: overlapping channels, saturations from 1 to the area, many ties."""
     rng = np.random.default_rng(seed)
     levels = levels or int(rng.choice([2, 3, 7, 40, 10_000]))
     maps, truths = [], []
@@ -50,7 +50,7 @@ def random_case(seed, kind="float", *, levels=None, n_good=None, lowest=False, w
     return maps, truths
 
 
-def as_pictures(maps, truths):
+def as_images(maps, truths):
     return [(m, t, "defect" if t.channels else "good") for m, t in zip(maps, truths, strict=True)]
 
 
@@ -77,7 +77,7 @@ def test_the_readable_definition_is_the_literal_one(seed, limit):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_pro_and_pixel_metrics_are_special_cases(kind, seed):
     maps, truths = random_case(seed, kind)
-    result = evaluate_localisation(as_pictures(maps, truths), LIMITS).result()
+    result = evaluate_localisation(as_images(maps, truths), LIMITS).result()
     for limit in LIMITS:
         assert result.aupro[limit] == pytest.approx(oracle.aupro(maps, truths, limit), abs=1e-12)
     labels = np.concatenate([t.union().ravel() for t in truths])
@@ -88,8 +88,8 @@ def test_pro_and_pixel_metrics_are_special_cases(kind, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), lowest=st.booleans())
-def test_a_type_is_its_pictures_and_all_good_ones(seed, lowest):
-    """Whatever the order in which pictures of several types come."""
+def test_a_type_is_its_images_and_all_good_ones(seed, lowest):
+    """Whatever the order in which images of several types come."""
     rng = np.random.default_rng(seed)
     maps, truths = random_case(seed, n_good=2, lowest=lowest)
     groups = [str(rng.choice(["scratch", "dent"])) if t.channels else "good" for t in truths]
@@ -100,7 +100,7 @@ def test_a_type_is_its_pictures_and_all_good_ones(seed, lowest):
     for group in set(groups) - {"good"}:
         of_type = [i for i, g in enumerate(groups) if g in (group, "good")]
         result = accumulator.result(group)
-        assert result.n_pictures == len(of_type)
+        assert result.n_images == len(of_type)
         some_maps, some_truths = [maps[i] for i in of_type], [truths[i] for i in of_type]
         for limit in (0.05, 0.3, 1.0):
             assert result.auspro[limit] == pytest.approx(oracle.auspro(some_maps, some_truths, limit), abs=1e-12)
@@ -108,7 +108,7 @@ def test_a_type_is_its_pictures_and_all_good_ones(seed, lowest):
 
 @pytest.mark.parametrize("scores", ["normal", "heavy tails", "few values", "constant", "huge", "crop"])
 def test_float_maps_of_some_size_agree_with_sorting_everything(scores, monkeypatch):
-    """In several chunks, none of which is a whole picture."""
+    """In several chunks, none of which is a whole image."""
     from andon.evaluation.counting import FloatCounter
 
     monkeypatch.setattr(FloatCounter, "CHUNK", 5000)
@@ -212,7 +212,7 @@ def test_undefined_without_channels_or_negatives(dtype):
     assert result.auspro == {}
     assert result.pixel_ap is None
     assert result.n_channels == 1
-    assert evaluate_localisation([]).result().n_pictures == 0
+    assert evaluate_localisation([]).result().n_images == 0
     assert evaluate_localisation([(scores, full, "d")]).result("other").auspro == {}
 
 
@@ -226,7 +226,7 @@ def test_refusals():
     accumulator.update(np.zeros((2, 2), dtype=np.uint8), truth)
     with pytest.raises(AndonError, match="one type"):
         accumulator.update(np.zeros((2, 2), dtype=np.uint16), truth)
-    with pytest.raises(ValueError, match="picture's size"):
+    with pytest.raises(ValueError, match="image's size"):
         accumulator.update(np.zeros((2, 3), dtype=np.uint8), truth)
     with pytest.raises(ValueError, match="uint8, uint16 or float"):
         SproAccumulator().update(np.zeros((2, 2), dtype=np.int64), truth)
@@ -245,7 +245,7 @@ def test_late_positives_of_float_maps_are_refused():
         accumulator.add_positives(np.zeros((1, 2), dtype=np.float32), truth, "d")
 
 
-def test_many_pictures_of_a_type():
+def test_many_images_of_a_type():
     """Integer maps' positives are merged on the way; nothing may get lost or count twice."""
     rng = np.random.default_rng(8)
     maps, truths = [], []

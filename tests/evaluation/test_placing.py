@@ -22,18 +22,18 @@ def test_bilinear_is_half_pixel_centred(small, size):
 
 
 def test_a_crop_lands_where_it_belongs():
-    """A bright spot of the picture, seen through resize and crop, comes back to its place."""
+    """A bright spot of the image, seen through resize and crop, comes back to its place."""
     transform = Transform(size=(64, 64), crop=(48, 40))
-    picture = np.zeros((300, 500, 3), dtype=np.uint8)
-    picture[90:110, 380:400] = 255  # centre (100, 390)
-    seen = transform.resize(picture)[:, :, 0].astype(np.float32)
+    image = np.zeros((300, 500, 3), dtype=np.uint8)
+    image[90:110, 380:400] = 255  # centre (100, 390)
+    seen = transform.resize(image)[:, :, 0].astype(np.float32)
     placed = place_map(seen, transform.region, (300, 500))
     inside = np.isfinite(placed)
     weights = np.where(inside, placed, 0)
     rows, columns = np.mgrid[:300, :500] + 0.5
     assert (rows * weights).sum() / weights.sum() == pytest.approx(100, abs=0.6)
     assert (columns * weights).sum() / weights.sum() == pytest.approx(390, abs=0.6)
-    # Stretched over the whole picture it would be elsewhere.
+    # Stretched over the whole image it would be elsewhere.
     stretched = place_map(seen, FullFrame, (300, 500))
     assert abs((columns * stretched).sum() / stretched.sum() - 390) > 25
 
@@ -67,7 +67,7 @@ def test_bicubic_is_pillows_on_the_maps_own_type():
     assert place_map(sixteen, FullFrame, (40, 30), "bicubic").dtype == np.uint16
     assert place_map(eight.astype(np.float64), FullFrame, (40, 30), "bicubic").dtype == np.float32
     np.testing.assert_array_equal(place_map(sixteen, FullFrame, (11, 13), "bicubic"), sixteen)
-    with pytest.raises(ValueError, match="whole picture"):
+    with pytest.raises(ValueError, match="whole image"):
         place_map(eight, Region(0.1, 0, 1, 1), (40, 30), "bicubic")
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from scipy.ndimage import uniform_filter
 
-from andon.methods._reconstruction import largest_average, turned
+from andon.methods._reconstruction import largest_average, rotated
 
 
 def test_turning_by_quarters_is_exact() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(turned(picture, 90), np.rot90(picture))
-    np.testing.assert_array_equal(turned(picture, 0), picture)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(rotated(image, 90), np.rot90(image))
+    np.testing.assert_array_equal(rotated(image, 0), image)
 
 
 def test_the_score_is_the_largest_average_over_windows() -> None:

@@ -1,4 +1,4 @@
-"""Stores made up for tests: scores, maps and pictures are drawn, figures are computed from them."""
+"""Stores made up for tests: scores, maps and images are drawn, figures are computed from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FakeMethod:
     """A method of a fake store.
 
     Attributes:
-        power: how far defective pictures score above good ones, in standard deviations.
+        power: how far defective images score above good ones, in standard deviations.
         fails: (category, seed) pairs that fail.
         pending: (category, seed) pairs that were not run.
     """
@@ -86,7 +86,7 @@ def scores_of(
     return scores.astype(np.float32), (3 + own.normal(size=60)).astype(np.float32)
 
 
-def picture_of(category: str, index: int, defect: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def image_of(category: str, index: int, defect: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """A grey plate with holes; defective ones lack one, which the mask shows."""
     height, width = SIZE
     y, x = np.mgrid[:height, :width]
@@ -146,7 +146,7 @@ def record_of(
         if has_maps
         else None,
         defect_types=defects,
-        notes=("1 defective picture has an empty mask: left out of localisation",) if has_maps else (),
+        notes=("1 defective image has an empty mask: left out of localisation",) if has_maps else (),
     )
     values: dict[str, Any] = {
         "id": spec.id,
@@ -240,7 +240,7 @@ def fill(
         maps = None
         chosen = _gallery(types)
         if gallery and method.maps and spec.seed == 0:
-            masks = [picture_of(spec.category, i, types[i] != "good")[1] for i in chosen]
+            masks = [image_of(spec.category, i, types[i] != "good")[1] for i in chosen]
             maps = GalleryMaps(
                 tuple(arrays.sample_ids[i] for i in chosen),
                 tuple(map_of(m, method, i) for i, m in zip(chosen, masks, strict=True)),
@@ -248,11 +248,11 @@ def fill(
             )
         store.write_experiment(record, arrays, maps=maps)
         if gallery and not store.has_gallery(dataset, spec.category, spec.data_fingerprint):
-            pictures = []
+            images = []
             for i in chosen:
-                image, mask = picture_of(spec.category, i, types[i] != "good")
-                pictures.append(shrink(arrays.sample_ids[i], types[i], image, mask))
-            store.write_gallery(dataset, spec.category, spec.data_fingerprint, pictures)
+                image, mask = image_of(spec.category, i, types[i] != "good")
+                images.append(shrink(arrays.sample_ids[i], types[i], image, mask))
+            store.write_gallery(dataset, spec.category, spec.data_fingerprint, images)
     return store
 
 

@@ -22,10 +22,10 @@ from andon.benchmark.store import GalleryMaps, Store
 from andon.core import AndonError, Region
 from andon.report import gallery, write_report, write_tables
 from andon.report.gallery import Scale, build_galleries, heat_map, mask_outline
-from andon.report.picture import write_picture
+from andon.report.image import write_image
 from andon.report.results import collect
 from andon.report.write import FORMATS
-from tests.report.fake import METHODS, FakeMethod, fill, map_of, picture_of, record_of, spec_of, types_of
+from tests.report.fake import METHODS, FakeMethod, fill, image_of, map_of, record_of, spec_of, types_of
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
@@ -133,7 +133,7 @@ def test_the_page_shows_tables_tasks_failures_and_experiments(store: Store, page
         assert failure.id in text
     for words in ("Example CPU @ 3 GHz", "torch 2.13.0", "computed in this run", "read from the cache", '"resnet18"'):
         assert words in text
-    assert "1 defective picture has an empty mask" in text
+    assert "1 defective image has an empty mask" in text
     assert page.count('class="figure"') == 2 * (2 + 4 + 1)
     assert len(re.findall(r'<svg class="tile"', page)) == 2 * 6 * (1 + 3)
     assert "No heat maps kept: Thumbnail NN." in text
@@ -190,7 +190,7 @@ def test_a_damaged_record_or_gallery_is_named(tmp_path: Path) -> None:
     first = store.ids()[0]
     (store.path(first) / "record.json").write_text("{")
     for picture in (store.root / "galleries").glob("*/0.jpg"):
-        picture.write_bytes(b"no picture")
+        picture.write_bytes(b"no image")
     text = Outline(write_report(Store(store.root), tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert f"{first}/record.json: damaged" in text
     assert "galleries" in text
@@ -256,8 +256,7 @@ def test_heat_maps_use_one_scale_a_method_and_lie_where_the_method_looked(store:
     labels = [c.label for c in found.columns]
     assert labels == ["Patchcore", "PaDiM", "DRAEM"]
     masks = [
-        picture_of("washer", i, t)[1]
-        for i, t in ((40, True), (41, True), (54, True), (55, True), (0, False), (1, False))
+        image_of("washer", i, t)[1] for i, t in ((40, True), (41, True), (54, True), (55, True), (0, False), (1, False))
     ]
     maps = [map_of(m, METHODS[0], i) for m, i in zip(masks, (40, 41, 54, 55, 0, 1), strict=True)]
     scale = found.scales[0]
@@ -267,7 +266,7 @@ def test_heat_maps_use_one_scale_a_method_and_lie_where_the_method_looked(store:
     assert {tile.box for r in found.rows for tile in (r.tiles[0],)} == {(7.5, 6.0, 105.0, 84.0)}
     assert {tile.box for r in found.rows for tile in (r.tiles[1],)} == {(0.0, 0.0, 120.0, 96.0)}
     assert [r.good for r in found.rows] == [False] * 4 + [True] * 2
-    # The hottest place of a defective picture's map lies in its mask.
+    # The hottest place of a defective image's map lies in its mask.
     tile = found.rows[0].tiles[0]
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(tile.uri.split(",")[1]))).convert("L"), dtype=float)
     y, x = np.unravel_index(cv2.blur(image, (5, 5)).argmax(), image.shape)
@@ -355,18 +354,18 @@ def test_an_outline_of_noise_stays_short() -> None:
     assert 0 < len(mask_outline(mask)) < 60_000
 
 
-def test_the_picture_of_the_headline_has_the_gallerys_shapes(store: Store, tmp_path: Path) -> None:
-    path = write_picture(store, tmp_path / "p.png", task="bracket", dpi=60)
+def test_the_image_of_the_headline_has_the_gallerys_shapes(store: Store, tmp_path: Path) -> None:
+    path = write_image(store, tmp_path / "p.png", task="bracket", dpi=60)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 660
         assert np.asarray(image.convert("L")).std() > 20
     with pytest.raises(AndonError, match=r"no task 'nut'; it has: washer, bracket"):
-        write_picture(store, tmp_path / "q.png", task="nut")
+        write_image(store, tmp_path / "q.png", task="nut")
     assert not (tmp_path / "q.png").exists()
 
 
-def test_the_picture_of_a_store_without_a_gallery_is_the_tables(tmp_path: Path) -> None:
+def test_the_image_of_a_store_without_a_gallery_is_the_tables(tmp_path: Path) -> None:
     store = fill(tmp_path / "s", gallery=False, seeds=1)
-    with Image.open(write_picture(store, tmp_path / "p.png", dpi=60)) as image:
+    with Image.open(write_image(store, tmp_path / "p.png", dpi=60)) as image:
         assert image.height < image.width

@@ -90,7 +90,7 @@ def test_all_the_studys_tables_are_there(store: Store) -> None:
     ]
 
 
-def test_the_threshold_from_training_pictures_shows_the_error_rates_it_really_has(store: Store) -> None:
+def test_the_threshold_from_training_images_shows_the_error_rates_it_really_has(store: Store) -> None:
     record = next(r for r in store.records() if r.spec.label == "Thumbnail NN" and r.spec.category == "washer")
     point = next(p for p in record.evaluation.operating_points if p.source == "train good" and p.target_tnr == 0.95)
     assert point.fpr is not None

@@ -115,7 +115,7 @@ def run_plan(
         data: folders of the plan's data sets in its order, instead of the plan's own; relative to the working folder.
         jobs, threads: see ``LocalEngine``; not with an ``engine`` of your own.
         device: "cpu", "cuda", …
-        cache: folder for pictures and features; None for the store's own, False for none (then every seed computes its
+        cache: folder for images and features; None for the store's own, False for none (then every seed computes its
             features anew, and all times are the methods' whole cost).
         retry_failed: whether experiments that failed before are tried again.
         engine: what runs the experiments; this machine by default.
@@ -204,7 +204,7 @@ def resume_plan(store_dir: str | Path, name: str | None = None, **options: Any) 
     Args:
         store_dir: the store's folder.
         name: the plan, where the store has several.
-        options: as for ``run_plan`` (``data`` where the pictures have moved).
+        options: as for ``run_plan`` (``data`` where the images have moved).
 
     Raises:
         AndonError: the store has no plan, or several and none was named; otherwise as ``run_plan``.

@@ -1,7 +1,7 @@
 """One method on one category, or a folder of anomaly maps on a data set: from maps to figures, streaming.
 
-Maps come, are placed at picture size, counted, and go: nothing here grows with the number of good pictures. Maps of
-defective pictures are needed twice (see ``andon.evaluation.localization``), so the small raw ones are spooled, beyond
+Maps come, are placed at image size, counted, and go: nothing here grows with the number of good images. Maps of
+defective images are needed twice (see ``andon.evaluation.localization``), so the small raw ones are spooled, beyond
 128 MB to a temporary file.
 """
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # both import torch, which judging maps from files has no use
 __all__ = ["CategoryResult", "MapSink", "MapsReport", "evaluate", "evaluate_maps", "official_metrics"]
 
 MapSink = Callable[[int, Sample, Prediction], None]
-"""``map_sink(index, sample, prediction)``: the place in the test set, and the prediction of this one picture."""
+"""``map_sink(index, sample, prediction)``: the place in the test set, and the prediction of this one image."""
 
 _SPOOL_IN_MEMORY = 128 * 2**20
 _CURVE_POINTS = 256
@@ -94,8 +94,8 @@ class _Truths:
     def notes(self) -> list[str]:
         out = []
         for names, one, many in (
-            (self.without, "picture has no mask", "pictures have no mask"),
-            (self.empty, "picture has an empty mask", "pictures have an empty mask"),
+            (self.without, "image has no mask", "images have no mask"),
+            (self.empty, "image has an empty mask", "images have an empty mask"),
         ):
             if names:
                 verb = one if len(names) == 1 else many
@@ -136,7 +136,7 @@ class _Spool:
             self._file.write(np.ascontiguousarray(scores).tobytes())
         except OSError as error:
             raise AndonError(
-                f"{tempfile.gettempdir()}: no room for the anomaly maps of the defective pictures "
+                f"{tempfile.gettempdir()}: no room for the anomaly maps of the defective images "
                 f"({error.strerror}); free some, or set TMPDIR to a folder with room"
             ) from error
         self._entries.append((key, scores.shape, region))
@@ -162,33 +162,33 @@ def evaluate(
     map_sink: MapSink | None = None,
     progress: ProgressCallback = no_progress,
 ) -> CategoryResult:
-    """Judges a fitted method on test pictures.
+    """Judges a fitted method on test images.
 
-    Maps are judged at picture size. Pictures are predicted defective ones first, which lets the maps stream; their
+    Maps are judged at image size. Images are predicted defective ones first, which lets the maps stream; their
     order changes no score, and the results are in the order of the samples.
 
     Args:
         method: fitted.
         data: a category (its test samples are taken), or test samples.
         fpr_limits: pixel-FPR limits of AUsPRO, each in (0, 1].
-        images: the same test pictures in the same order, with a cache behind them; made from the samples if None.
-        calibration_scores: image scores ``[m]`` of training pictures by models that did not see them: for thresholds
-            that look at no test picture.
+        images: the same test images in the same order, with a cache behind them; made from the samples if None.
+        calibration_scores: image scores ``[m]`` of training images by models that did not see them: for thresholds
+            that look at no test image.
         map_sink: gets every prediction as it comes.
         progress: of the prediction.
 
     Raises:
-        AndonError: no test pictures, a picture that cannot be read, or a score that is not finite.
+        AndonError: no test images, an image that cannot be read, or a score that is not finite.
     """
     from andon.data.images import Images
 
     samples = data.test if isinstance(data, Category) else tuple(data)
     if not samples:
         where = f"category {data.name} ({data.root})" if isinstance(data, Category) else "the evaluation"
-        raise AndonError(f"{where} has no test pictures")
-    pictures = Images(samples) if images is None else images
-    if len(pictures) != len(samples):
-        raise ValueError(f"{len(pictures)} images for {len(samples)} test samples")
+        raise AndonError(f"{where} has no test images")
+    shown = Images(samples) if images is None else images
+    if len(shown) != len(samples):
+        raise ValueError(f"{len(shown)} images for {len(samples)} test samples")
     calibration = None if calibration_scores is None else check_scores(calibration_scores)
     order = sorted(range(len(samples)), key=lambda i: not samples[i].is_defective)  # stable: defective ones first
 
@@ -205,7 +205,7 @@ def evaluate(
             accumulator.add_negatives(placed, truth, samples[key].defect_type)
 
     n_done, counted = 0, False
-    predictions = method.iterate_predictions(pictures.subset(order), progress=progress)
+    predictions = method.iterate_predictions(shown.subset(order), progress=progress)
     try:
         while True:
             start = time.perf_counter()
@@ -215,7 +215,7 @@ def evaluate(
                 break
             for row in range(len(batch)):
                 if n_done == len(samples):
-                    raise RuntimeError(f"{method.name} gave more predictions than there are pictures ({len(samples)})")
+                    raise RuntimeError(f"{method.name} gave more predictions than there are images ({len(samples)})")
                 index = order[n_done]
                 n_done += 1
                 sample = samples[index]
@@ -242,7 +242,7 @@ def evaluate(
                     truth = GroundTruth(sample.size())
                     accumulator.add_negatives(place_map(raw, batch.region, truth.size), truth, GOOD)
         if n_done != len(samples):
-            raise RuntimeError(f"{method.name} gave {n_done} predictions for {len(samples)} pictures")
+            raise RuntimeError(f"{method.name} gave {n_done} predictions for {len(samples)} images")
         if not counted:
             count_defective()
     finally:
@@ -291,9 +291,9 @@ def _result(
     names = [str(s.path) for s in samples]
     image = image_metrics(scores, defective, names=names)
     if image.n_defective == 0:
-        notes.append("no defective test pictures: no figure that compares with good ones")
+        notes.append("no defective test images: no figure that compares with good ones")
     if image.n_good == 0:
-        notes.append("no good test pictures: no figure that compares with defective ones")
+        notes.append("no good test images: no figure that compares with defective ones")
     localisation = None
     curve_fpr = curve_spro = None
     if accumulator.n_channels:
@@ -308,7 +308,7 @@ def _result(
         if result.auspro:
             curve_fpr, curve_spro = result.curve(max(accumulator.limits), _CURVE_POINTS)
         else:
-            notes.append("the masks cover every pixel of every picture: no pixel-FPR, hence no localisation figures")
+            notes.append("the masks cover every pixel of every image: no pixel-FPR, hence no localisation figures")
     defect_types = {}
     for name in sorted(set(types) - {GOOD}):
         own = np.asarray([t == name for t in types], dtype=bool)
@@ -363,7 +363,7 @@ def evaluate_maps(
     """Judges anomaly maps from files: a drop-in for the AutoVI study's official evaluator, exact and streaming.
 
     Maps lie in ``<maps_dir>/<category>[/test]/<defect type>/<name>.<suffix>``, or, for one category, in
-    ``<maps_dir>[/test]/<defect type>/…``. They are resized to their picture, by default as the official evaluator does
+    ``<maps_dir>[/test]/<defect type>/…``. They are resized to their image, by default as the official evaluator does
     it (8-bit maps stay 8-bit). Image scores are the maxima of the stored maps, unless a file gives them.
 
     Args:
@@ -399,7 +399,7 @@ def evaluate_maps(
                 )
             files = find_maps(folder, category)
             if not files.samples:
-                raise AndonError(f"category {category.name} ({category.root}) has no test pictures")
+                raise AndonError(f"category {category.name} ({category.root}) has no test images")
             given = (
                 _scores_of(Path(scores), table, category, len(chosen) == 1)
                 if scores is not None and table is not None
@@ -446,11 +446,11 @@ def _evaluate_files(
         if stored.shape != size and stored.dtype.kind == "f" and np.isneginf(stored.min()):
             raise AndonError(
                 f"{files.paths[index]}: −inf pixels cannot be resized ({stored.shape[0]}×{stored.shape[1]} to "
-                f"{size[0]}×{size[1]}); write such a map at its picture's size"
+                f"{size[0]}×{size[1]}); write such a map at its image's size"
             )
         return place_map(stored, FullFrame, size, interpolation)
 
-    # Defective pictures first. Integer maps are done with in one pass; of float ones the negatives follow.
+    # Defective images first. Integer maps are done with in one pass; of float ones the negatives follow.
     order = sorted(range(len(samples)), key=lambda i: not samples[i].is_defective)
     n_defective = sum(s.is_defective for s in samples)
     later: list[int] = []
@@ -482,7 +482,7 @@ def _evaluate_files(
     if given is None:
         notes.append("image scores are the maxima of the anomaly maps")
     if files.surplus:
-        notes.append(f"{len(files.surplus)} maps belong to no test picture and were ignored ({listed(files.surplus)})")
+        notes.append(f"{len(files.surplus)} maps belong to no test image and were ignored ({listed(files.surplus)})")
     return _result(samples, scores if given is None else given, accumulator, None, notes, 0.0)
 
 
@@ -528,7 +528,7 @@ def _scores_of(
         else:
             out.append(score)
     if missing:
-        raise AndonError(f"{path}: no score for {len(missing)} test pictures of {category.name}: {listed(missing)}")
+        raise AndonError(f"{path}: no score for {len(missing)} test images of {category.name}: {listed(missing)}")
     return np.asarray(out)
 
 

@@ -84,7 +84,7 @@ class DatasetEntry(_Frozen):
         name: its name in tables; the reader's name for it otherwise.
         layout: "autovi", "mvtec", "folder"; found out otherwise.
         categories: those wanted; all otherwise.
-        train_fraction: share of the good pictures that is for training, in a layout without a split.
+        train_fraction: share of the good images that is for training, in a layout without a split.
     """
 
     path: str | None = None
@@ -343,7 +343,7 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
         progress: stage "fingerprint", files of one category after the other.
 
     Raises:
-        AndonError: missing folder, unknown category, category without good training or without test pictures, unknown
+        AndonError: missing folder, unknown category, category without good training or without test images, unknown
             method or option, labels that are not unique, nothing left by include and exclude.
     """
     content = plan.content
@@ -452,7 +452,7 @@ def _resolve_method(plan: Plan, index: int) -> _ResolvedMethod:
         reference,
         config,
         protocol,
-        # With a random draw of training pictures the seed matters to every method.
+        # With a random draw of training images the seed matters to every method.
         type(method).seeded or protocol.shots is not None,
         code,
         features,
@@ -481,7 +481,7 @@ def _load_datasets(plan: Plan) -> Iterator[tuple[str, Dataset]]:
         for category in dataset:
             for what, samples in (("good training", category.train), ("test", category.test)):
                 if not samples:
-                    raise plan.error(location, f"category {category.name} ({category.root}) has no {what} pictures")
+                    raise plan.error(location, f"category {category.name} ({category.root}) has no {what} images")
         names.add(dataset.name)
         yield dataset.name, dataset
 

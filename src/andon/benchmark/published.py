@@ -3,7 +3,7 @@
 Source: Carvalho, Lafou, Durupt, Leblanc, Grandvalet: *Detecting visual anomalies in an industrial environment:
 Unsupervised methods put to the test on the AutoVI dataset*, Computers in Industry 163 (2024), 104151, Tables 6–10
 (doi 10.1016/j.compind.2024.104151). Mean ± standard deviation of eight runs, in %; training time in seconds. Table 10's
-second line (pictures a second) is not here: the open text of the paper lacks it.
+second line (images a second) is not here: the open text of the paper lacks it.
 """
 
 from __future__ import annotations

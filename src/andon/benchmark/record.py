@@ -21,9 +21,9 @@ class Protocol(_Frozen):
     """How a method is trained and judged, beside its own Config.
 
     Attributes:
-        shots: training pictures drawn at random with the experiment's seed; None for all.
+        shots: training images drawn at random with the experiment's seed; None for all.
         fpr_limits: pixel-FPR limits of AUsPRO; the first is the one in the tables.
-        calibration_folds: the threshold from good training pictures uses scores of models that did not see them: this
+        calibration_folds: the threshold from good training images uses scores of models that did not see them: this
             many folds are fitted for it; 0 for none (no such threshold then).
     """
 
@@ -96,7 +96,7 @@ class ExperimentRecord(_Frozen):
     Attributes:
         fit_seconds: wall seconds of ``fit`` by stage, with "total".
         predict_seconds: wall seconds of predicting the test set, decoding included.
-        images_per_second: test pictures a second from file to score, without any cache; None where it was not measured
+        images_per_second: test images a second from file to score, without any cache; None where it was not measured
             (seeds after the first).
         features_cached: whether features came from the cache: then times are not a method's whole cost.
         calibration_seconds: wall seconds of fitting and predicting the calibration folds; None without them.

@@ -4,11 +4,11 @@ What is measured, and how:
 
 - ``fit_seconds``: wall seconds of ``fit``. Where features came from the cache (``features_cached``) their cost is
   missing: the first experiment of a category has the whole.
-- calibration (``Protocol.calibration_folds``): the training pictures, in shooting order, are cut into contiguous
+- calibration (``Protocol.calibration_folds``): the training images, in shooting order, are cut into contiguous
   blocks; each is scored by a model fitted, with the same seed, on the others. Blocks, not random folds: neighbouring
-  shots are nearly the same picture, and a model that saw the neighbour would promise fewer false alarms than the line
+  shots are nearly the same image, and a model that saw the neighbour would promise fewer false alarms than the line
   will have.
-- ``images_per_second``: some test pictures spread over the test set, from file to score, without any cache; a plan's
+- ``images_per_second``: some test images spread over the test set, from file to score, without any cache; a plan's
   runs measure it with the first seed only, the speed does not hang on the seed.
 - ``peak_memory_mb``: of the process, at its end; the experiment's own when it has a process of its own.
 """
@@ -54,7 +54,7 @@ from andon.methods.registry import create_method
 __all__ = ["RunOptions", "draw_shots", "gallery_samples", "keep_gallery", "run_experiment"]
 
 GALLERY_PER_TYPE = 2
-SPEED_PICTURES = 32
+SPEED_IMAGES = 32
 SPEED_SECONDS = 2.0
 _PACKAGES = ("andon", "torch", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow")
 
@@ -65,7 +65,7 @@ class RunOptions:
 
     Attributes:
         device: "cpu", "cuda", "cuda:1", "mps".
-        keep_maps: raw anomaly maps to keep: of the gallery's pictures, of all test pictures, none.
+        keep_maps: raw anomaly maps to keep: of the gallery's images, of all test images, none.
         keep_model: whether to keep what was learned.
         measure_speed: whether to measure ``images_per_second``.
         reference: what ``create_method`` is called with, where it is not the spec's method name.
@@ -92,15 +92,15 @@ def run_experiment(
 
     Args:
         spec: what to do.
-        category: its pictures.
+        category: its images.
         store: gets the result, and the category's gallery if it has none.
-        cache: of pictures and features, shared by experiments.
+        cache: of images and features, shared by experiments.
         options: how to do it.
         log: file with what the experiment printed so far, to be kept with it.
         progress: stages "features", "coreset", …, "calibration", "predict", "speed".
 
     Raises:
-        AndonError: bad pictures or options, more shots than training pictures; nothing is stored then.
+        AndonError: bad images or options, more shots than training images; nothing is stored then.
         StoreError: the result cannot be written.
     """
     started, start = datetime.now(UTC), time.perf_counter()
@@ -123,7 +123,7 @@ def run_experiment(
         calibration = _cross_fitted_scores(spec, options, train, counting, method.checkpoints, progress)
         calibration_seconds = time.perf_counter() - before
         if calibration is None:
-            notes.append("one training picture: no threshold from training pictures")
+            notes.append("one training image: no threshold from training images")
 
     if counting is not None:
         counting.mostly_missed()  # the folds' features were cached by fit
@@ -187,21 +187,21 @@ def run_experiment(
 def draw_shots(train: Sequence[Sample], shots: int | None, seed: int, name: str = "") -> tuple[Sample, ...]:
     """``shots`` of the training samples drawn at random, in shooting order; all for None.
 
-    The draw depends on the seed only, so all methods get the same pictures.
+    The draw depends on the seed only, so all methods get the same images.
     """
     if not train:
-        raise AndonError(f"category {name} has no good training pictures")
+        raise AndonError(f"category {name} has no good training images")
     if shots is None:
         return tuple(train)
     if shots > len(train):
-        raise AndonError(f"category {name} has {len(train)} good training pictures, fewer than the {shots} shots asked")
+        raise AndonError(f"category {name} has {len(train)} good training images, fewer than the {shots} shots asked")
     # Seeded apart from the methods' own generators, which get the plain seed.
     rng = np.random.default_rng([0x5407, seed])
     return tuple(train[i] for i in np.sort(rng.choice(len(train), shots, replace=False)))
 
 
 def gallery_samples(test: Sequence[Sample]) -> list[int]:
-    """Places of the gallery's pictures: the first two of every defect type in shooting order, then two good ones."""
+    """Places of the gallery's images: the first two of every defect type in shooting order, then two good ones."""
     chosen: list[int] = []
     for defect_type in sorted({s.defect_type for s in test}, key=lambda t: (t == "good", t)):
         chosen += [i for i, s in enumerate(test) if s.defect_type == defect_type][:GALLERY_PER_TYPE]
@@ -220,7 +220,7 @@ def _cross_fitted_scores(
     checkpoints: Path,
     progress: ProgressCallback,
 ) -> npt.NDArray[np.float32] | None:
-    """Image score of every training picture by a model that did not see its block; None for a single picture."""
+    """Image score of every training image by a model that did not see its block; None for a single image."""
     folds = min(spec.protocol.calibration_folds, len(train))
     if folds < 2:
         return None
@@ -241,10 +241,10 @@ def _cross_fitted_scores(
 
 
 def _images_per_second(method: Method[Any], test: Sequence[Sample], device: str, progress: ProgressCallback) -> float:
-    """Test pictures a second from file to score, none of it from a cache."""
-    spread = np.unique(np.linspace(0, len(test) - 1, min(SPEED_PICTURES, len(test))).round().astype(int))
+    """Test images a second from file to score, none of it from a cache."""
+    spread = np.unique(np.linspace(0, len(test) - 1, min(SPEED_IMAGES, len(test))).round().astype(int))
     size = max(1, min(method.config.batch_size, 8, len(spread)))
-    # Arrays, not samples: what is decoded here is not left in any cache of decoded pictures.
+    # Arrays, not samples: what is decoded here is not left in any cache of decoded images.
     method.predict([test[spread[0]].image() for _ in range(size)])
     _synchronise(device)
     done, start = 0, time.perf_counter()
@@ -259,18 +259,18 @@ def _images_per_second(method: Method[Any], test: Sequence[Sample], device: str,
 
 
 def keep_gallery(store: Store, spec: ExperimentSpec, category: Category) -> None:
-    """Keeps small copies of the gallery's pictures of an experiment's category, unless they are kept already."""
+    """Keeps small copies of the gallery's images of an experiment's category, unless they are kept already."""
     where = (spec.dataset, spec.category, spec.data_fingerprint)
     if store.has_gallery(*where):
         return
     samples = [category.test[i] for i in gallery_samples(category.test)]
-    pictures = []
+    copies = []
     for sample in samples:
         image, truth = sample.image(), sample.ground_truth()
-        # A mask of another size is named by the evaluation; the picture is shown without it.
+        # A mask of another size is named by the evaluation; the image is shown without it.
         mask: BoolArray | None = truth.union() if truth is not None and truth.size == image.shape[:2] else None
-        pictures.append(shrink(sample.id, sample.defect_type, image, mask))
-    store.write_gallery(*where, pictures)
+        copies.append(shrink(sample.id, sample.defect_type, image, mask))
+    store.write_gallery(*where, copies)
 
 
 class _CountingCache(ArrayCache):
@@ -286,7 +286,7 @@ class _CountingCache(ArrayCache):
         return entry
 
     def mostly_missed(self) -> bool:
-        """Whether nearly all were computed since the last call (a picture that is there twice may be found)."""
+        """Whether nearly all were computed since the last call (an image that is there twice may be found)."""
         few = self.hits <= 0.05 * (self.hits + self.misses)
         self.hits = self.misses = 0
         return few

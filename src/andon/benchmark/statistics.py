@@ -4,7 +4,7 @@ As in the study (Carvalho et al. 2024, captions of Tables 6–9): a cell is mean
 best cells are the one with the highest mean and every one that does not differ significantly from it by Welch's t-test
 at 5 %. What the study does not state, and what is done here:
 
-- *Standard deviation*: the population's (``ddof=0``). Its figures show it: with 18 defective pictures and 8 runs the
+- *Standard deviation*: the population's (``ddof=0``). Its figures show it: with 18 defective images and 8 runs the
   printed 97.2 ± 5.6, 2.1 ± 2.7 and 0.7 ± 1.8 can be had with ``ddof=0`` only (``tests/benchmark/test_published.py``).
   The test itself uses the unbiased variances, as Welch's test is defined.
 - *Sidedness and correction*: two-sided, uncorrected. One-sided and Holm's correction are options. Holm's would put

@@ -4,10 +4,10 @@
     plans/<name>.json           each plan run here: its text, its experiments in order, where its data sets lay
     experiments/<id>/           record.json, arrays.npz, maps.npz?, model.safetensors?, log.txt, manifest.json
     failures/<id>.json          why an experiment has no result (removed once it has one)
-    galleries/<hash>/           small copies of a category's gallery pictures and masks
+    galleries/<hash>/           small copies of a category's gallery images and masks
     corrupt/                    damaged entries, moved here by the next run; delete them when you have looked
     scratch/                    what is being written; emptied at the start of a run
-    cache/                      pictures and features shared by experiments (see ``ArrayCache``); may be deleted
+    cache/                      images and features shared by experiments (see ``ArrayCache``); may be deleted
 
 An experiment's folder is written aside, synced, then renamed: a process killed at any moment leaves a whole entry or
 none. ``manifest.json`` holds size and BLAKE2b of the other files, so damage is noticed. Reading never changes the
@@ -44,11 +44,11 @@ from andon.evaluation.result import EvaluationArrays
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GalleryMaps", "GalleryPicture", "Store", "StoreError", "StoredDataset", "StoredPlan", "shrink"]
+__all__ = ["GalleryImage", "GalleryMaps", "Store", "StoreError", "StoredDataset", "StoredPlan", "shrink"]
 
 FORMAT_VERSION = 1
 GALLERY_SIDE = 512
-"""Longest side of the gallery's pictures, pixels."""
+"""Longest side of the gallery's images, pixels."""
 
 _RECORD, _ARRAYS, _MAPS, _MODEL, _LOG, _MANIFEST = (
     "record.json",
@@ -104,12 +104,12 @@ class StoredPlan(BaseModel):
 
 @dataclass(frozen=True)
 class GalleryMaps:
-    """Raw anomaly maps of some test pictures.
+    """Raw anomaly maps of some test images.
 
     Attributes:
         sample_ids: ``[K]``.
         maps: K float32 ``[h, w]``, raw, higher = more anomalous, at the method's own resolution.
-        regions: the part of the picture that each map covers.
+        regions: the part of the image that each map covers.
     """
 
     sample_ids: tuple[str, ...]
@@ -151,15 +151,15 @@ class GalleryMaps:
 
 
 @dataclass(frozen=True)
-class GalleryPicture:
-    """A test picture of the gallery, made small.
+class GalleryImage:
+    """A test image of the gallery, made small.
 
     Attributes:
         sample_id: as in ``EvaluationArrays.sample_ids``.
         defect_type: "good" for a good one.
         size: (height, width) of the original.
         image: RGB uint8 ``[h, w, 3]``, longest side at most 512.
-        mask: union of the ground-truth channels, bool ``[h, w]``; None for a defective picture without ground truth.
+        mask: union of the ground-truth channels, bool ``[h, w]``; None for a defective image without ground truth.
     """
 
     sample_id: str
@@ -228,7 +228,7 @@ class Store:
 
     @property
     def cache_root(self) -> Path:
-        """The default folder for the cache of pictures and features."""
+        """The default folder for the cache of images and features."""
         return self.root / "cache"
 
     def path(self, experiment_id: str) -> Path:
@@ -349,8 +349,8 @@ class Store:
         path = self.path(experiment_id) / _LOG
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
-    def gallery(self, dataset: str, category: str, data_fingerprint: str) -> list[GalleryPicture]:
-        """The gallery's pictures of a category: two of every defect type, then two good ones.
+    def gallery(self, dataset: str, category: str, data_fingerprint: str) -> list[GalleryImage]:
+        """The gallery's images of a category: two of every defect type, then two good ones.
 
         Empty where there is none, or where it is damaged (named in ``problems``).
         """
@@ -472,28 +472,26 @@ class Store:
         """Forgets a failure."""
         self._failure_path(experiment_id).unlink(missing_ok=True)
 
-    def write_gallery(
-        self, dataset: str, category: str, data_fingerprint: str, pictures: Sequence[GalleryPicture]
-    ) -> None:
-        """Keeps a category's gallery pictures, small (``shrink`` makes them); a gallery already there stays."""
+    def write_gallery(self, dataset: str, category: str, data_fingerprint: str, images: Sequence[GalleryImage]) -> None:
+        """Keeps a category's gallery images, small (``shrink`` makes them); a gallery already there stays."""
         target = self._gallery_path(dataset, category, data_fingerprint)
         if (target / "gallery.json").is_file():
             return
 
         def fill(folder: Path) -> None:
             entries = []
-            for index, picture in enumerate(pictures):
-                image, mask = f"{index}.jpg", None
-                Image.fromarray(picture.image).save(folder / image, quality=92)
-                if picture.mask is not None:
+            for index, image in enumerate(images):
+                filename, mask = f"{index}.jpg", None
+                Image.fromarray(image.image).save(folder / filename, quality=92)
+                if image.mask is not None:
                     mask = f"{index}-mask.png"
-                    Image.fromarray(picture.mask.astype(np.uint8) * 255).save(folder / mask)
+                    Image.fromarray(image.mask.astype(np.uint8) * 255).save(folder / mask)
                 entries.append(
                     {
-                        "sample_id": picture.sample_id,
-                        "defect_type": picture.defect_type,
-                        "size": list(picture.size),
-                        "image": image,
+                        "sample_id": image.sample_id,
+                        "defect_type": image.defect_type,
+                        "size": list(image.size),
+                        "image": filename,
                         "mask": mask,
                     }
                 )
@@ -503,7 +501,7 @@ class Store:
         publish_directory(target, fill, self.scratch)
 
     def has_gallery(self, dataset: str, category: str, data_fingerprint: str) -> bool:
-        """Whether a category's gallery pictures are kept."""
+        """Whether a category's gallery images are kept."""
         return (self._gallery_path(dataset, category, data_fingerprint) / "gallery.json").is_file()
 
     # Inside
@@ -585,8 +583,8 @@ class Store:
 
 def shrink(
     sample_id: str, defect_type: str, image: ImageArray, mask: BoolArray | None, side: int = GALLERY_SIDE
-) -> GalleryPicture:
-    """A gallery picture from a picture RGB uint8 ``[H, W, 3]`` and its mask bool ``[H, W]``.
+) -> GalleryImage:
+    """A gallery image from an image RGB uint8 ``[H, W, 3]`` and its mask bool ``[H, W]``.
 
     A pixel of the small mask is set where any pixel under it is: a defect of one pixel stays visible.
     """
@@ -597,19 +595,19 @@ def shrink(
     if mask is not None and scale < 1:
         coverage = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
         mask = np.asarray(coverage) > 0
-    return GalleryPicture(sample_id, defect_type, (height, width), small, mask)
+    return GalleryImage(sample_id, defect_type, (height, width), small, mask)
 
 
-def _read_gallery(folder: Path) -> list[GalleryPicture]:
+def _read_gallery(folder: Path) -> list[GalleryImage]:
     """Any of ``_UNREADABLE`` where it is damaged."""
-    pictures = []
+    images = []
     content = json.loads((folder / "gallery.json").read_bytes())
     for entry in content["pictures"]:
         pixels = _read_pixels(folder, entry["image"], "RGB")
         mask = None if entry["mask"] is None else _read_pixels(folder, entry["mask"], "L") > 0
         height, width = entry["size"]
-        pictures.append(GalleryPicture(entry["sample_id"], entry["defect_type"], (height, width), pixels, mask))
-    return pictures
+        images.append(GalleryImage(entry["sample_id"], entry["defect_type"], (height, width), pixels, mask))
+    return images
 
 
 def _read_pixels(folder: Path, name: str, mode: str) -> npt.NDArray[np.uint8]:
@@ -617,7 +615,7 @@ def _read_pixels(folder: Path, name: str, mode: str) -> npt.NDArray[np.uint8]:
         raise ValueError(f"{name!r} is not a file of the gallery")
     with Image.open(folder / name) as image:
         if max(image.size) > GALLERY_SIDE:
-            raise ValueError(f"{name} is larger than a gallery picture")
+            raise ValueError(f"{name} is larger than a gallery image")
         return np.asarray(image.convert(mode))
 
 

@@ -3,7 +3,7 @@
     <category>/train/good/*.png
     <category>/test/good/*.png
     <category>/test/<defect type>/*.png
-    <category>/ground_truth/<defect type>/<picture>/*.png     one file = one channel = one region
+    <category>/ground_truth/<defect type>/<image>/*.png     one file = one channel = one region
     <category>/defects_config.json                            what a mask's positive value stands for
 
 A region is not split into connected components. MVTec LOCO's ``validation/`` is not read.
@@ -153,27 +153,27 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
         )
     reader = AutoVIReader(defects)
     train = list_folder(folder / "train" / GOOD)
-    samples = make_samples(train.folder, train.pictures, "train", GOOD, reader)
+    samples = make_samples(train.folder, train.images, "train", GOOD, reader)
     for kind in list_folder(folder / "test").folders:
-        pictures = list_folder(folder / "test" / kind)
+        images = list_folder(folder / "test" / kind)
         regions = masks.get(kind) if kind != GOOD else None
-        samples += make_samples(pictures.folder, pictures.pictures, "test", kind, reader, regions)
+        samples += make_samples(images.folder, images.images, "test", kind, reader, regions)
     return Category(name, dataset, folder, tuple(samples), defects)
 
 
 def _channel_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Files of ``ground_truth/<defect type>/<picture>/`` by picture; pictures with none are left out."""
+    """Files of ``ground_truth/<defect type>/<image>/`` by image; images with none are left out."""
     found = {}
-    for picture in list_folder(folder).folders:
-        listing = list_folder(folder / picture)
-        if listing.pictures:
-            found[picture] = tuple(listing.folder / name for name in listing.pictures)
+    for image in list_folder(folder).folders:
+        listing = list_folder(folder / image)
+        if listing.images:
+            found[image] = tuple(listing.folder / name for name in listing.images)
     return found
 
 
 LAYOUT = Layout(
     name="autovi",
-    expects="train/good/*.png, test/<defect>/*.png, ground_truth/<defect>/<picture>/*.png and defects_config.json",
+    expects="train/good/*.png, test/<defect>/*.png, ground_truth/<defect>/<image>/*.png and defects_config.json",
     recognise=recognise,
     read=read,
 )

@@ -1,4 +1,4 @@
-"""A bounded cache of arrays on disk, one entry a picture and kind, shared by processes.
+"""A bounded cache of arrays on disk, one entry an image and kind, shared by processes.
 
 An entry is one file: a magic word, the length and CRC-32 of what follows, a JSON header with dtype and shape of every
 array, and their bytes, each array at a multiple of 64 bytes. There are no pickles in it. It is written aside and
@@ -48,7 +48,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ArrayCache:
-    """Arrays by (kind, key): kind = what was computed and how, key = the picture's fingerprint.
+    """Arrays by (kind, key): kind = what was computed and how, key = the image's fingerprint.
 
     Any number of threads and processes may use one folder. The total stays within ``max_bytes`` by removing what was
     not used for longest; each further process that writes at the same time may exceed it by 1/32, the amount after

@@ -1,11 +1,11 @@
-"""Safe decoding of pictures and masks.
+"""Safe decoding of images and masks.
 
 Every file is either read right or refused in one line that names it. What "right" means here:
 
 ======================  ================================================================================================
 grey, 1 bit, palette    expanded to RGB
 16 bit (PNG, TIFF)      scaled over the full range, 65535 → 255, rounded; never stretched to the values that occur, so
-                        that the same part looks the same in every picture (12-bit TIFF: 4095 → 255)
+                        that the same part looks the same in every image (12-bit TIFF: 4095 → 255)
 transparency            dropped: the colour is taken as stored (a camera has no alpha; nothing is composited)
 CMYK, YCbCr             converted to RGB without colour profiles; other colour profiles are ignored as well
 EXIF orientation        applied; in a PNG only where the tag precedes the pixels, as every camera writes it
@@ -51,11 +51,11 @@ from andon.core import AndonError, ImageArray
 __all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_SIDE", "decode_image", "read_image", "read_mask", "read_size"]
 
 MAX_PIXELS = 2**27
-"""Most pixels of a picture (134 million: 400 MB as RGB)."""
+"""Most pixels of an image (134 million: 400 MB as RGB)."""
 MAX_SIDE = 2**16 - 1
-"""Longest side of a picture, pixels."""
+"""Longest side of an image, pixels."""
 MAX_FILE_BYTES = 2**30
-"""Largest file of a picture, bytes."""
+"""Largest file of an image, bytes."""
 
 # The plugins are called directly, not through Image.open: only these decoders can be reached, and Pillow's own (global,
 # warning) limit on the size does not come before the one here.
@@ -72,7 +72,7 @@ _KINDS = ", ".join(kind for _, kind, _ in _SIGNATURES)
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 # TIFF tags (TIFF 6.0, section 8 and 19); the orientation is EXIF's too.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 284, 339
-# What turns the pixels of a picture with EXIF orientation 2..8 upright.
+# What turns the pixels of an image with EXIF orientation 2..8 upright.
 _UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -86,35 +86,35 @@ _Tags = Mapping[int, Any]
 
 
 def read_image(path: str | PathLike[str]) -> ImageArray:
-    """The picture in a file.
+    """The image in a file.
 
     Returns:
         RGB uint8 ``[H, W, 3]``, writable, of the caller's own.
 
     Raises:
-        AndonError: the file is missing, cannot be read, is no picture or is refused; the message names it.
+        AndonError: the file is missing, cannot be read, is no image or is refused; the message names it.
     """
     with _opened(path) as (file, name):
         return _decode(file, name)
 
 
-def decode_image(data: bytes, name: str = "picture") -> ImageArray:
-    """The picture in ``data``, the bytes of a file (an upload), as ``read_image``; messages call it ``name``."""
+def decode_image(data: bytes, name: str = "image") -> ImageArray:
+    """The image in ``data``, the bytes of a file (an upload), as ``read_image``; messages call it ``name``."""
     if not data:
         raise AndonError(f"{name}: the file is empty")
     return _decode(io.BytesIO(data), name)
 
 
 def read_size(path: str | PathLike[str]) -> tuple[int, int]:
-    """(height, width) of the picture in a file, from its header: no pixel is decoded.
+    """(height, width) of the image in a file, from its header: no pixel is decoded.
 
     It is the size that ``read_image`` gives, orientation applied. Raises AndonError as ``read_image`` does for what the
     header can show.
     """
     with _opened(path) as (file, name), _guarded(name):
-        picture = _header(file, name)
-        width, height = picture.size
-        return (width, height) if _orientation(picture) >= 5 else (height, width)
+        image = _header(file, name)
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -128,9 +128,9 @@ def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
         AndonError: as ``read_image``, and where one pixel has two different positive values.
     """
     with _opened(path) as (file, name), _guarded(name):
-        picture = _header(file, name)
-        values, _ = _load(picture, file, name)
-        lossy = isinstance(picture, JpegImagePlugin.JpegImageFile)
+        image = _header(file, name)
+        values, _ = _load(image, file, name)
+        lossy = isinstance(image, JpegImagePlugin.JpegImageFile)
         if values.ndim == 3:
             # By planes: a reduction over an axis of three is many times slower.
             red, green, blue = (np.ascontiguousarray(values[:, :, k]) for k in range(3))
@@ -160,13 +160,13 @@ def _opened(path: str | PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
         # Looked at before it is opened: opening a pipe would wait for a writer.
         status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):
-            raise AndonError(f"{name}: a folder, not a picture")
+            raise AndonError(f"{name}: a folder, not an image")
         if not stat.S_ISREG(status.st_mode):
             raise AndonError(f"{name}: not a regular file")
         if status.st_size == 0:
             raise AndonError(f"{name}: the file is empty")
         if status.st_size > MAX_FILE_BYTES:
-            raise AndonError(f"{name}: {status.st_size:,} bytes are too many for a picture (limit {MAX_FILE_BYTES:,})")
+            raise AndonError(f"{name}: {status.st_size:,} bytes are too many for an image (limit {MAX_FILE_BYTES:,})")
         file = Path(path).open("rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError:
         raise AndonError(f"{name}: there is no such file") from None
@@ -185,15 +185,15 @@ def _guarded(name: str) -> Iterator[None]:
     except AndonError:
         raise
     except MemoryError as error:
-        raise AndonError(f"{name}: not enough memory to decode this picture") from error
+        raise AndonError(f"{name}: not enough memory to decode this image") from error
     except Exception as error:
-        raise AndonError(f"{name}: damaged or truncated picture ({_reason(error)})") from error
+        raise AndonError(f"{name}: damaged or truncated image ({_reason(error)})") from error
 
 
 def _decode(file: BinaryIO, name: str) -> ImageArray:
     with _guarded(name):
-        picture = _header(file, name)
-        values, white = _load(picture, file, name)
+        image = _header(file, name)
+        values, white = _load(image, file, name)
         if white != 255:
             values = _to_eight_bits(values, white)
         return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
@@ -201,84 +201,84 @@ def _decode(file: BinaryIO, name: str) -> ImageArray:
 
 
 def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    """The picture with its header read and found to be within the limits."""
+    """The image with its header read and found to be within the limits."""
     file.seek(0)
     start = file.read(16)
     file.seek(0)
     plugin = next((plugin for signature, _, plugin in _SIGNATURES if signature.match(start)), None)
     if plugin is None:
-        raise AndonError(f"{name}: not a picture of a known kind ({_KINDS})")
-    picture = plugin(file)
-    width, height = picture.size
+        raise AndonError(f"{name}: not an image of a known kind ({_KINDS})")
+    image = plugin(file)
+    width, height = image.size
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise AndonError(
             f"{name}: {width}×{height} pixels are too many (limits: {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all)"
         )
-    return picture
+    return image
 
 
-def _load(picture: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any], int]:
-    """The pixels of a picture whose header is read, and the value of white: 255 for uint8, more for uint16.
+def _load(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any], int]:
+    """The pixels of an image whose header is read, and the value of white: 255 for uint8, more for uint16.
 
     ``[H, W]`` or ``[H, W, 3]``, values as stored, turned upright.
     """
-    if getattr(picture, "is_animated", False):
-        raise AndonError(f"{name}: an animation or a file of several pages; save the one picture that is meant")
-    is_tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
-    tiff: _Tags = dict(picture.tag_v2) if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
-    _check_mode(picture, tiff, name)
-    orientation = _orientation(picture)
+    if getattr(image, "is_animated", False):
+        raise AndonError(f"{name}: an animation or a file of several pages; save the one image that is meant")
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    tiff: _Tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    _check_mode(image, tiff, name)
+    orientation = _orientation(image)
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # some program's leftover: it would fill up what is missing with grey
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     values: npt.NDArray[Any]
     white = 255
-    if ";16" in _raw_mode(picture) and not picture.mode.startswith("I"):
+    if ";16" in _raw_mode(image) and not image.mode.startswith("I"):
         white = 65535
-        values = _load_deep_colour(picture, file, name)
+        values = _load_deep_colour(image, file, name)
     else:
-        picture.load()
-        if picture.mode.startswith("I"):
+        image.load()
+        if image.mode.startswith("I"):
             # 12 bits, packed, is the one depth that Pillow does not widen.
             white = 4095 if max(_bits(tiff)) == 12 else 65535
-            values = np.asarray(picture).astype(np.uint16)
+            values = np.asarray(image).astype(np.uint16)
             if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
                 values = white - values
-        elif picture.mode in ("1", "L", "LA"):
-            values = np.array(picture.convert("L"))
+        elif image.mode in ("1", "L", "LA"):
+            values = np.array(image.convert("L"))
         else:
             # By way of RGBA where the colours are stored multiplied by alpha.
-            values = np.array((picture.convert("RGBA") if picture.mode == "RGBa" else picture).convert("RGB"))
+            values = np.array((image.convert("RGBA") if image.mode == "RGBa" else image).convert("RGB"))
     if orientation > 1 and not is_tiff:  # Pillow turns a TIFF by itself
         values = np.ascontiguousarray(_UPRIGHT[orientation](values))
     return values, white
 
 
-def _check_mode(picture: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
+def _check_mode(image: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
     """Refuses pixels whose meaning would have to be guessed."""
-    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG") or _sample_format(tiff) > 1:
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG") or _sample_format(tiff) > 1:
         raise AndonError(
             f"{name}: what is white is unknown for floating-point, signed and 32-bit pixels; save 8 or 16 bits unsigned"
         )
-    if picture.mode not in _COLOUR_MODES and not picture.mode.startswith("I"):
-        raise AndonError(f"{name}: the colour mode {picture.mode} is not read; save it as RGB or grey")
+    if image.mode not in _COLOUR_MODES and not image.mode.startswith("I"):
+        raise AndonError(f"{name}: the colour mode {image.mode} is not read; save it as RGB or grey")
     if max(_bits(tiff)) > 8 and tiff.get(_PLANAR, 1) != 1:
         raise AndonError(f"{name}: 16-bit colour in separate planes is not read; save it interleaved, or as PNG")
 
 
-def _load_deep_colour(picture: ImageFile.ImageFile, file: BinaryIO, name: str) -> npt.NDArray[np.uint16]:
-    """16-bit colour, ``[H, W, 3]``. Pillow's pictures have 8 bits a channel, so it is asked twice.
+def _load_deep_colour(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> npt.NDArray[np.uint16]:
+    """16-bit colour, ``[H, W, 3]``. Pillow's images have 8 bits a channel, so it is asked twice.
 
     Its unpackers of 16-bit colour keep the byte that is the high one in their byte order. The one for the wrong order
     therefore gives the low bytes.
     """
-    raw_mode = _raw_mode(picture)
+    raw_mode = _raw_mode(image)
     if raw_mode == "LA;16B":  # grey and alpha: two bytes each, taken as four channels
-        _set_raw_mode(picture, "RGBA")
-        picture.load()
-        return np.repeat(_joined(np.asarray(picture)[..., :1], np.asarray(picture)[..., 1:2]), 3, axis=2)
+        _set_raw_mode(image, "RGBA")
+        image.load()
+        return np.repeat(_joined(np.asarray(image)[..., :1], np.asarray(image)[..., 1:2]), 3, axis=2)
     native = ";16L" if sys.byteorder == "little" else ";16B"
     layout, order = raw_mode[:-4], raw_mode[-4:].replace(";16N", native)
-    if picture.mode not in ("RGB", "RGBA", "RGBX") or layout != picture.mode or order not in (";16L", ";16B"):
+    if image.mode not in ("RGB", "RGBA", "RGBX") or layout != image.mode or order not in (";16L", ";16B"):
         raise AndonError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
     low = _header(file, name)
     _set_raw_mode(low, layout + {";16L": ";16B", ";16B": ";16L"}[order])
@@ -295,13 +295,13 @@ def _joined(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8]) -> npt.NDAr
     return values
 
 
-def _set_raw_mode(picture: ImageFile.ImageFile, raw_mode: str) -> None:
-    """Has the pixels of a picture that is not loaded yet unpacked in another way."""
+def _set_raw_mode(image: ImageFile.ImageFile, raw_mode: str) -> None:
+    """Has the pixels of an image that is not loaded yet unpacked in another way."""
     tiles: list[Any] = []
-    for codec, extents, offset, arguments in picture.tile:
+    for codec, extents, offset, arguments in image.tile:
         changed = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
         tiles.append(ImageFile._Tile(codec, extents, offset, changed))
-    picture.tile = tiles
+    image.tile = tiles
 
 
 def _to_eight_bits(values: npt.NDArray[np.uint16], white: int) -> npt.NDArray[np.uint8]:
@@ -310,11 +310,11 @@ def _to_eight_bits(values: npt.NDArray[np.uint16], white: int) -> npt.NDArray[np
     return table.astype(np.uint8)[values]
 
 
-def _raw_mode(picture: ImageFile.ImageFile) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """How the pixels lie in the file, in Pillow's words; "" where the plugin does not say."""
-    if not picture.tile:
+    if not image.tile:
         return ""
-    arguments = picture.tile[0][3]
+    arguments = image.tile[0][3]
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
@@ -331,20 +331,20 @@ def _sample_format(tiff: _Tags) -> int:
     return 1 if highest == 4 else highest
 
 
-def _orientation(picture: ImageFile.ImageFile) -> int:
+def _orientation(image: ImageFile.ImageFile) -> int:
     """EXIF orientation, 1..8, that is still to be applied; 1 where there is none or it makes no sense.
 
-    Pillow turns TIFF pictures by itself and reports their upright size.
+    Pillow turns TIFF images by itself and reports their upright size.
     """
-    data = picture.info.get("exif")
-    if isinstance(picture, TiffImagePlugin.TiffImageFile) or not isinstance(data, bytes):
+    data = image.info.get("exif")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) or not isinstance(data, bytes):
         return 1
     exif = Image.Exif()
     try:
         exif.load(data)
         value = exif.get(_ORIENTATION, 1)
     except Exception:
-        # The picture does not depend on its notes: damaged ones say nothing of how the camera was held.
+        # The image does not depend on its notes: damaged ones say nothing of how the camera was held.
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -1,4 +1,4 @@
-"""Finding pictures in folders, and the readers of samples that are files."""
+"""Finding images in folders, and the readers of samples that are files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from andon.core import GOOD, AndonError, Channel, GroundTruth, ImageArray, Sampl
 from andon.data.decode import read_image, read_mask, read_size
 
 __all__ = [
-    "PICTURE_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "FileReader",
     "Listing",
     "WholeMaskReader",
@@ -28,10 +28,10 @@ __all__ = [
     "without_suffix",
 ]
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".apng"}
 )
-"""A file is taken for a picture by its suffix (small or capital letters), and decoded by its content."""
+"""A file is taken for an image by its suffix (small or capital letters), and decoded by its content."""
 
 # What systems and file managers leave in folders; it is no part of a data set and nobody needs to hear of it.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -42,7 +42,7 @@ NaturalKey = tuple[tuple[str | int, ...], str]
 def natural_key(name: str) -> NaturalKey:
     """Sorts file names as people count: ``img2`` before ``img10``, small and capital letters alike.
 
-    Of zero-padded names it is the plain order, so AutoVI's pictures come in shooting order.
+    Of zero-padded names it is the plain order, so AutoVI's images come in shooting order.
     """
     parts = re.split("([0-9]+)", name.casefold())
     # Texts and numbers alternate, beginning with a (maybe empty) text: equal positions have equal types.
@@ -54,7 +54,7 @@ class Listing:
     """What lies in one folder, names in natural order; hidden files and a system's litter left out."""
 
     folder: Path
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -65,7 +65,7 @@ def list_folder(folder: Path) -> Listing:
     Raises:
         AndonError: the folder cannot be read, or a name in it is not UTF-8.
     """
-    pictures: list[str] = []
+    images: list[str] = []
     folders: list[str] = []
     others: list[str] = []
     try:
@@ -80,16 +80,16 @@ def list_folder(folder: Path) -> Listing:
                     raise AndonError(f"{folder}: the file name {name!a} is not valid UTF-8; rename the file") from None
                 if entry.is_dir():
                     folders.append(name)
-                # A dangling link is a picture as well: reading it will name it, where skipping would hide it.
-                elif name[name.rfind(".") :].casefold() in PICTURE_SUFFIXES:
-                    pictures.append(name)
+                # A dangling link is an image as well: reading it will name it, where skipping would hide it.
+                elif name[name.rfind(".") :].casefold() in IMAGE_SUFFIXES:
+                    images.append(name)
                 else:
                     others.append(name)
     except (FileNotFoundError, NotADirectoryError):
         return Listing(folder)
     except OSError as error:
         raise AndonError(f"{folder}: cannot be listed ({error.strerror or error})") from error
-    ordered = (tuple(sorted(names, key=natural_key)) for names in (pictures, folders, others))
+    ordered = (tuple(sorted(names, key=natural_key)) for names in (images, folders, others))
     return Listing(folder, *ordered)
 
 
@@ -121,10 +121,10 @@ def make_samples(
     masks: dict[str, tuple[Path, ...]] | None = None,
     prefix: str = "",
 ) -> list[Sample]:
-    """The samples of one folder of pictures.
+    """The samples of one folder of images.
 
     Args:
-        masks: mask files by the picture's name without suffix.
+        masks: mask files by the image's name without suffix.
         prefix: goes before the name in the id ("batch1/").
     """
     masks = masks or {}
@@ -136,7 +136,7 @@ def make_samples(
 
 @dataclass(frozen=True)
 class FileReader(SampleReader, ABC):
-    """Reads samples that are files: a picture, and one mask file a ground-truth channel."""
+    """Reads samples that are files: an image, and one mask file a ground-truth channel."""
 
     def image(self, sample: Sample) -> ImageArray:
         return read_image(sample.path)
@@ -145,7 +145,7 @@ class FileReader(SampleReader, ABC):
         return read_size(sample.path)
 
     def ground_truth(self, sample: Sample) -> GroundTruth | None:
-        """All channels; AndonError names the mask that does not fit its picture or cannot be read."""
+        """All channels; AndonError names the mask that does not fit its image or cannot be read."""
         if sample.defect_type != GOOD and not sample.mask_paths:
             return None
         size = self.size(sample)
@@ -162,11 +162,11 @@ class FileReader(SampleReader, ABC):
 
 
 def check_mask_size(sample: Sample, path: Path, values: npt.NDArray[np.uint8], size: tuple[int, int]) -> None:
-    """AndonError where a mask's values are not of its picture's size (height, width)."""
+    """AndonError where a mask's values are not of its image's size (height, width)."""
     if values.shape != size:
         raise AndonError(
             f"{path}: the mask is {values.shape[1]} × {values.shape[0]} pixels, "
-            f"its picture {sample.path} is {size[1]} × {size[0]}"
+            f"its image {sample.path} is {size[1]} × {size[0]}"
         )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from andon._tools.parallel import ordered_map
 from andon.core import AndonError, Category, ProgressCallback, canonical_json, no_progress
-from andon.data.threads import ordered_map
 
 __all__ = ["category_fingerprint", "file_fingerprint"]
 
@@ -47,7 +47,7 @@ def file_fingerprint(path: Path) -> str:
 def category_fingerprint(category: Category, *, progress: ProgressCallback = no_progress) -> str:
     """Hash of everything that a category consists of (BLAKE2b, 32 hexadecimal digits).
 
-    Content, name within the category's folder, split and defect type of every picture and mask, and the entries of
+    Content, name within the category's folder, split and defect type of every image and mask, and the entries of
     ``defects_config.json``. The same on every machine and wherever the folder lies; files are read by several threads.
 
     Raises:

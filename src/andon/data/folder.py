@@ -1,15 +1,15 @@
-"""A plain folder of pictures, sorted by hand.
+"""A plain folder of images, sorted by hand.
 
-    <folder>/good/**/*.png                           good pictures
+    <folder>/good/**/*.png                           good images
     <folder>/<anything else>/**/*.png                defective ones; the folder's name is the defect type
-    <folder>/ground_truth/<defect type>/**/<picture>.png or <picture>_mask.png     masks, optional
-    <folder>/<defect type>/**/<picture>_mask.png     masks beside their pictures, optional as well
+    <folder>/ground_truth/<defect type>/**/<image>.png or <image>_mask.png     masks, optional
+    <folder>/<defect type>/**/<image>_mask.png     masks beside their images, optional as well
 
-or a folder with pictures directly in it: all of them good. Folders below are searched too.
+or a folder with images directly in it: all of them good. Folders below are searched too.
 
 There is no split in such a folder, so one is made: in the order of the names, which is mostly the order in time, the
-first ``train_fraction`` of the good pictures are for training and the rest for testing (pictures taken close after each
-other look alike: a random split would flatter). Where nothing is defective all good pictures are for training.
+first ``train_fraction`` of the good images are for training and the rest for testing (images taken close after each
+other look alike: a random split would flatter). Where nothing is defective all good images are for training.
 A mask is read as in the MVTec layout: one channel, saturation = area.
 """
 
@@ -24,7 +24,7 @@ from andon.core import GOOD, AndonError, Category, Sample
 from andon.data.files import Listing, WholeMaskReader, by_stem, list_folder, make_samples, without_suffix
 from andon.data.layout import Layout, ReadOptions
 
-__all__ = ["LAYOUT", "has_pictures"]
+__all__ = ["LAYOUT", "has_images"]
 
 _TRUTH = "ground_truth"
 _MASK = "_mask"
@@ -35,9 +35,9 @@ def recognise(folder: Path) -> bool:
     return (folder / GOOD).is_dir()
 
 
-def has_pictures(folder: Path) -> bool:
-    """Whether pictures lie directly in a folder."""
-    return bool(list_folder(folder).pictures)
+def has_images(folder: Path) -> bool:
+    """Whether images lie directly in a folder."""
+    return bool(list_folder(folder).images)
 
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
@@ -45,12 +45,10 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
         raise AndonError(f"train_fraction must be above 0 and at most 1, not {options.train_fraction}")
     top = list_folder(folder)
     if GOOD not in top.folders:
-        with_pictures = [
-            kind for kind in top.folders if kind != _TRUTH and any(p.pictures for p in _walk(folder / kind))
-        ]
-        if with_pictures:
+        with_images = [kind for kind in top.folders if kind != _TRUTH and any(p.images for p in _walk(folder / kind))]
+        if with_images:
             raise AndonError(
-                f"{folder}: pictures lie directly in it and in {with_pictures[0]}/ as well; "
+                f"{folder}: images lie directly in it and in {with_images[0]}/ as well; "
                 "move the good ones into a folder named good"
             )
         samples = _samples(folder, GOOD, [top])
@@ -72,15 +70,15 @@ def _samples(root: Path, kind: str, listings: Iterator[Listing] | list[Listing])
         beside = root if listing.folder == root else root / kind
         below = listing.folder.relative_to(beside)
         sidecars = _sidecars(listing)
-        pictures = [picture for picture in listing.pictures if picture not in sidecars]
+        images = [image for image in listing.images if image not in sidecars]
         masks = by_stem(listing.folder, sorted(sidecars), ending=_MASK)
         truth = root / _TRUTH / kind / below
-        for stem, path in by_stem(truth, list_folder(truth).pictures, ending=_MASK).items():
+        for stem, path in by_stem(truth, list_folder(truth).images, ending=_MASK).items():
             if masks.setdefault(stem, path) != path:
-                raise AndonError(f"{path}: {masks[stem]} is a mask of the same picture; remove one")
+                raise AndonError(f"{path}: {masks[stem]} is a mask of the same image; remove one")
         samples += make_samples(
             listing.folder,
-            pictures,
+            images,
             "train" if kind == GOOD else "test",
             kind,
             reader,
@@ -91,8 +89,8 @@ def _samples(root: Path, kind: str, listings: Iterator[Listing] | list[Listing])
 
 
 def _sidecars(listing: Listing) -> set[str]:
-    """The pictures that are the mask of one beside them."""
-    stems = {without_suffix(picture): picture for picture in listing.pictures}
+    """The images that are the mask of one beside them."""
+    stems = {without_suffix(image): image for image in listing.images}
     return {name for stem, name in stems.items() if stem.endswith(_MASK) and stem.removesuffix(_MASK) in stems}
 
 
@@ -108,7 +106,7 @@ def _walk(folder: Path, depth: int = 0) -> Iterator[Listing]:
 
 LAYOUT = Layout(
     name="folder",
-    expects="good/*.png, <defect>/*.png (masks optional, in ground_truth/<defect>/); or good pictures directly in it",
+    expects="good/*.png, <defect>/*.png (masks optional, in ground_truth/<defect>/); or good images directly in it",
     recognise=recognise,
     read=read,
 )

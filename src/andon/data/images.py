@@ -1,6 +1,6 @@
-"""Pictures as methods take them: a sequence of samples, paths or arrays with a cache beneath.
+"""Images as methods take them: a sequence of samples, paths or arrays with a cache beneath.
 
-Decoded and resized pictures are cached once a geometry, and whatever is computed per picture from them (features of a
+Decoded and resized images are cached once a geometry, and whatever is computed per image from them (features of a
 frozen backbone) can be cached beside them, so that eight seeds cost far less than eight runs.
 """
 
@@ -24,57 +24,57 @@ from andon.data.decode import read_image
 from andon.data.fingerprint import file_fingerprint
 from andon.data.transform import Transform
 
-__all__ = ["ImageLike", "Images", "PictureMemory", "as_images"]
+__all__ = ["ImageLike", "ImageMemory", "Images", "as_images"]
 
 ImageLike = Sample | str | PathLike[str] | ImageArray
 
 _MemoryKey = tuple[str, int, int, int, str]
 
 
-class PictureMemory:
-    """Resized pictures in memory, at most ``max_bytes``; the ones not used for longest make room. For any thread."""
+class ImageMemory:
+    """Resized images in memory, at most ``max_bytes``; the ones not used for longest make room. For any thread."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.n_bytes = 0
-        self._pictures: OrderedDict[_MemoryKey, ImageArray] = OrderedDict()
+        self._images: OrderedDict[_MemoryKey, ImageArray] = OrderedDict()
         self._mutex = threading.Lock()
 
     def get(self, key: _MemoryKey) -> ImageArray | None:
         with self._mutex:
-            picture = self._pictures.get(key)
-            if picture is not None:
-                self._pictures.move_to_end(key)
-            return picture
+            image = self._images.get(key)
+            if image is not None:
+                self._images.move_to_end(key)
+            return image
 
-    def put(self, key: _MemoryKey, picture: ImageArray) -> None:
+    def put(self, key: _MemoryKey, image: ImageArray) -> None:
         with self._mutex:
-            if picture.nbytes > self.max_bytes or key in self._pictures:
+            if image.nbytes > self.max_bytes or key in self._images:
                 return
-            self._pictures[key] = picture
-            self.n_bytes += picture.nbytes
+            self._images[key] = image
+            self.n_bytes += image.nbytes
             while self.n_bytes > self.max_bytes:
-                self.n_bytes -= self._pictures.popitem(last=False)[1].nbytes
+                self.n_bytes -= self._images.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
         with self._mutex:
-            self._pictures.clear()
+            self._images.clear()
             self.n_bytes = 0
 
 
-# One for the process, because it is the process's memory that is to be bounded: 1,300 pictures of 256×256.
-_memory = PictureMemory(256 * 2**20)
+# One for the process, because it is the process's memory that is to be bounded: 1,300 images of 256×256.
+_memory = ImageMemory(256 * 2**20)
 
 
 class Images:
-    """A sequence of pictures. Picklable; may be read from several threads.
+    """A sequence of images. Picklable; may be read from several threads.
 
-    A resized picture comes from memory (at most 256 MiB a process, files only), else from the cache on disk, else it
+    A resized image comes from memory (at most 256 MiB a process, files only), else from the cache on disk, else it
     is decoded. Both know a file's content, not only its name: a changed file is read anew.
 
     Args:
-        items: samples, paths of pictures, or RGB uint8 ``[H, W, 3]`` arrays (not to be changed afterwards).
-        cache: where resized pictures and features are kept; None keeps nothing on disk.
+        items: samples, paths of images, or RGB uint8 ``[H, W, 3]`` arrays (not to be changed afterwards).
+        cache: where resized images and features are kept; None keeps nothing on disk.
     """
 
     def __init__(self, items: Iterable[ImageLike], cache: ArrayCache | None = None) -> None:
@@ -86,7 +86,7 @@ class Images:
         return len(self.items)
 
     def subset(self, indices: Sequence[int]) -> Images:
-        """The pictures at ``indices``, with the same cache."""
+        """The images at ``indices``, with the same cache."""
         chosen = Images([self.items[i] for i in indices], self.cache)
         chosen._fingerprints = {
             new: self._fingerprints[old] for new, old in enumerate(indices) if old in self._fingerprints
@@ -94,19 +94,19 @@ class Images:
         return chosen
 
     def name(self, index: int) -> str:
-        """What to call picture ``index`` in a message."""
+        """What to call image ``index`` in a message."""
         path = self._path(index)
-        return f"picture {index}" if path is None else str(path)
+        return f"image {index}" if path is None else str(path)
 
     def image(self, index: int) -> ImageArray:
-        """Picture ``index`` at its own size, RGB uint8 ``[H, W, 3]``; AndonError names it where it cannot be read."""
+        """Image ``index`` at its own size, RGB uint8 ``[H, W, 3]``; AndonError names it where it cannot be read."""
         item = self.items[index]
         if isinstance(item, Sample):
             return item.image()
         if isinstance(item, np.ndarray):
             if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
                 raise AndonError(
-                    f"picture {index} must be an RGB uint8 array [H, W, 3], got {item.dtype} {list(item.shape)}"
+                    f"image {index} must be an RGB uint8 array [H, W, 3], got {item.dtype} {list(item.shape)}"
                 )
             return item
         path = self._path(index)
@@ -114,7 +114,7 @@ class Images:
         return read_image(path)
 
     def fingerprint(self, index: int) -> str:
-        """Hash of the picture's content (the file's bytes, or the array's), 32 hexadecimal digits.
+        """Hash of the image's content (the file's bytes, or the array's), 32 hexadecimal digits.
 
         A file is read once a process for it, as long as it is unchanged; an array once.
         """
@@ -130,15 +130,15 @@ class Images:
         return known
 
     def resized(self, index: int, transform: Transform) -> ImageArray:
-        """Picture ``index``, decoded, resized and cropped: uint8 ``[h, w, 3]``, read-only (it may be shared)."""
+        """Image ``index``, decoded, resized and cropped: uint8 ``[h, w, 3]``, read-only (it may be shared)."""
         key = self._memory_key(index, transform)
-        picture = None if key is None else _memory.get(key)
-        if picture is None:
-            picture = self._resized_from_disk(index, transform)
-            picture.flags.writeable = False
+        image = None if key is None else _memory.get(key)
+        if image is None:
+            image = self._resized_from_disk(index, transform)
+            image.flags.writeable = False
             if key is not None:
-                _memory.put(key, picture)
-        return picture
+                _memory.put(key, image)
+        return image
 
     def batches(self, transform: Transform, batch_size: int) -> Iterator[tuple[range, torch.Tensor]]:
         """``(indices, float32 [B, 3, h, w])`` in order. One batch is decoded ahead, by threads, while one is used."""
@@ -157,15 +157,15 @@ class Images:
             ahead = begin(starts[0])
             try:
                 for number, indices in enumerate(starts):
-                    pictures = [future.result() for future in ahead]
+                    images = [future.result() for future in ahead]
                     ahead = begin(starts[number + 1]) if number + 1 < len(starts) else []
-                    yield indices, transform.normalise(np.stack(pictures))
+                    yield indices, transform.normalise(np.stack(images))
             finally:
                 for future in ahead:
                     future.cancel()
 
     def _path(self, index: int) -> Path | None:
-        """The file of picture ``index``; None for an array."""
+        """The file of image ``index``; None for an array."""
         item = self.items[index]
         if isinstance(item, Sample):
             return item.path
@@ -175,7 +175,7 @@ class Images:
             return Path(fspath(item))
         except TypeError:
             raise AndonError(
-                f"picture {index} must be a sample, a path or an RGB uint8 array, not {type(item).__name__}"
+                f"image {index} must be a sample, a path or an RGB uint8 array, not {type(item).__name__}"
             ) from None
 
     def _memory_key(self, index: int, transform: Transform) -> _MemoryKey | None:
@@ -191,14 +191,14 @@ class Images:
     def _resized_from_disk(self, index: int, transform: Transform) -> ImageArray:
         if self.cache is None:
             return transform.resize(self.image(index)).view()
-        kind, fingerprint = f"pictures-{transform.geometry_key}", self.fingerprint(index)
+        kind, fingerprint = f"images-{transform.geometry_key}", self.fingerprint(index)
         cached = self.cache.get(kind, fingerprint)
         if cached is not None and len(cached) == 1 and cached[0].shape == (*transform.output_size, 3):
-            picture: ImageArray = cached[0]
-            return picture
-        picture = transform.resize(self.image(index))
-        self.cache.put(kind, fingerprint, (picture,))
-        return picture.view()
+            image: ImageArray = cached[0]
+            return image
+        image = transform.resize(self.image(index))
+        self.cache.put(kind, fingerprint, (image,))
+        return image.view()
 
 
 def as_images(images: Images | Iterable[ImageLike] | ImageLike) -> Images:

@@ -1,7 +1,7 @@
 """What a data set holds, and everything that is wrong with it.
 
 The overview is the study's Table 3; the problems are what would otherwise show up as a strange number at the end of a
-long run: masks that do not fit, pictures that are in training and test alike, files that nobody reads.
+long run: masks that do not fit, images that are in training and test alike, files that nobody reads.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from andon._tools.parallel import ordered_map
 from andon.core import AndonError, Category, Dataset, ProgressCallback, Sample, listed, no_progress
 from andon.data.decode import read_mask
 from andon.data.files import FileReader, check_mask_size, list_folder, natural_key
-from andon.data.threads import ordered_map
 
 __all__ = ["CategoryInfo", "DatasetInfo", "Problem", "Severity", "dataset_info"]
 
@@ -28,7 +28,7 @@ Severity = Literal["error", "warning", "info"]
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _DARK = 16
-"""Brightest value, of 255, up to which a whole picture counts as almost black: 12 bits in a 16-bit file reach 16."""
+"""Brightest value, of 255, up to which a whole image counts as almost black: 12 bits in a 16-bit file reach 16."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class CategoryInfo:
     """One row of the overview.
 
     Attributes:
-        heights, widths: (smallest, largest) of the readable pictures; None where there are none.
-        defects: test pictures by defect type.
+        heights, widths: (smallest, largest) of the readable images; None where there are none.
+        defects: test images by defect type.
         channels: ground-truth regions by defect name.
     """
 
@@ -75,7 +75,7 @@ class CategoryInfo:
 
     @property
     def image_size(self) -> str:
-        """Width × height, as in the study: "1000 × 750", or "103–632 × 222–403" where pictures differ."""
+        """Width × height, as in the study: "1000 × 750", or "103–632 × 222–403" where images differ."""
         if self.heights is None or self.widths is None:
             return "–"
         return " × ".join(str(low) if low == high else f"{low}–{high}" for low, high in (self.widths, self.heights))
@@ -122,12 +122,12 @@ _COUNTS = ("train", "test_good", "test_defective", "total")
 def dataset_info(
     dataset: Dataset, *, progress: ProgressCallback = no_progress, threads: int | None = None
 ) -> DatasetInfo:
-    """Reads every picture and mask of a data set once and tells what is in it and what is wrong.
+    """Reads every image and mask of a data set once and tells what is in it and what is wrong.
 
-    A few threads decode; memory holds a few pictures and 16 bytes of hash for each.
+    A few threads decode; memory holds a few images and 16 bytes of hash for each.
 
     Args:
-        progress: called with ("pictures", done, total).
+        progress: called with ("images", done, total).
         threads: how many decode at once; None takes the machine's cores, at most 8.
     """
     total = sum(len(category.samples) for category in dataset)
@@ -139,14 +139,14 @@ def dataset_info(
         for finding in ordered_map(_examine, category.samples, threads):
             findings.append(finding)
             done += 1
-            progress("pictures", done, total)
+            progress("images", done, total)
         categories.append(_summarise(category, findings))
         problems += _problems(category, findings)
     problems.sort(key=lambda p: _SEVERITIES.index(p.severity))
     return DatasetInfo(dataset.name, dataset.layout, dataset.root, tuple(categories), tuple(problems))
 
 
-# --- one picture ------------------------------------------------------------------------------------------------------
+# --- one image ------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -167,7 +167,7 @@ def _examine(sample: Sample) -> _Finding:
     try:
         image = sample.image()
     except AndonError as error:
-        note.append(("error", "unreadable-picture", sample.path, str(error)))
+        note.append(("error", "unreadable-image", sample.path, str(error)))
     else:
         finding.size = (image.shape[0], image.shape[1])
         digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
@@ -175,10 +175,10 @@ def _examine(sample: Sample) -> _Finding:
         finding.content = digest.digest()
         brightest = int(image.max())
         if brightest == int(image.min()):
-            note.append(("warning", "blank-picture", sample.path, f"{sample.path}: all pixels are the same"))
+            note.append(("warning", "blank-image", sample.path, f"{sample.path}: all pixels are the same"))
         elif brightest <= _DARK:
             text = f"{sample.path}: almost black, brightest value {brightest} of 255 (12-bit values in a 16-bit file?)"
-            note.append(("warning", "dark-picture", sample.path, text))
+            note.append(("warning", "dark-image", sample.path, text))
     for path in sample.mask_paths:
         _examine_mask(finding, path)
     return finding
@@ -246,23 +246,23 @@ def _problems(category: Category, findings: list[_Finding]) -> Iterator[Problem]
     test_good = category.select("test", defective=False)
     defective = category.select("test", defective=True)
     if not category.train:
-        yield problem("error", "no-training-pictures", root, f"{root}: {name} has no good training pictures")
+        yield problem("error", "no-training-images", root, f"{root}: {name} has no good training images")
     if not defective:
-        yield problem("warning", "no-defects", root, f"{root}: {name} has no defective pictures: nothing can be judged")
+        yield problem("warning", "no-defects", root, f"{root}: {name} has no defective images: nothing can be judged")
     elif not test_good:
-        text = f"{root}: {name} has defective test pictures but no good ones: no rate of false alarms can be measured"
-        yield problem("error", "no-good-test-pictures", root, text)
+        text = f"{root}: {name} has defective test images but no good ones: no rate of false alarms can be measured"
+        yield problem("error", "no-good-test-images", root, text)
     without = [sample for sample in defective if not sample.mask_paths]
     if without and len(without) == len(defective):
-        text = f"{root}: {name} has no masks: pictures can be judged, the places of the defects cannot"
+        text = f"{root}: {name} has no masks: images can be judged, the places of the defects cannot"
         yield problem("info", "no-masks", root, text)
     else:
         for sample in without:
-            yield problem("error", "missing-mask", sample.path, f"{sample.path}: the defective picture has no mask")
+            yield problem("error", "missing-mask", sample.path, f"{sample.path}: the defective image has no mask")
     sizes = Counter(finding.size for finding in findings if finding.size is not None)
     if len(sizes) > 1:
         (height, width), most = sizes.most_common(1)[0]
-        text = f"{root}: {name} has pictures of {len(sizes)} sizes; the most frequent, {width} × {height}, {most} times"
+        text = f"{root}: {name} has images of {len(sizes)} sizes; the most frequent, {width} × {height}, {most} times"
         yield problem("info", "mixed-sizes", root, text)
     config = root / "defects_config.json"
     areas: defaultdict[str, list[int]] = defaultdict(list)
@@ -287,7 +287,7 @@ def _problems(category: Category, findings: list[_Finding]) -> Iterator[Problem]
 
 
 def _duplicates(findings: list[_Finding]) -> Iterator[tuple[Severity, str, Path, str]]:
-    """Pictures with exactly the same pixels: in training and test, good and defective, or twice in one place."""
+    """Images with exactly the same pixels: in training and test, good and defective, or twice in one place."""
     same: defaultdict[bytes, list[Sample]] = defaultdict(list)
     for finding in findings:
         if finding.content:
@@ -295,7 +295,7 @@ def _duplicates(findings: list[_Finding]) -> Iterator[tuple[Severity, str, Path,
     for samples in same.values():
         first, *others = samples
         for other in others:
-            text = f"{other.path}: the same picture as {first.path}"
+            text = f"{other.path}: the same image as {first.path}"
             if other.split != first.split:
                 yield "error", "duplicate-across-split", other.path, f"{text}, which is in {first.split}"
             elif other.is_defective != first.is_defective:
@@ -310,18 +310,18 @@ def _stray(category: Category) -> Iterator[tuple[Severity, str, Path, str]]:
     known.add(category.root / "defects_config.json")
     for folder in _folders(category.root):
         listing = list_folder(folder)
-        unread = [name for name in listing.pictures if folder / name not in known]
+        unread = [name for name in listing.images if folder / name not in known]
         others = [name for name in listing.others if folder / name not in known]
         inside = folder.relative_to(category.root).parts
         if unread and inside[:1] == ("ground_truth",):
-            text = f"{folder}: {_files(unread, 'mask')} of no defective picture: {listed(unread)}"
-            yield "warning", "mask-without-picture", folder, text
+            text = f"{folder}: {_files(unread, 'mask')} of no defective image: {listed(unread)}"
+            yield "warning", "mask-without-image", folder, text
         elif unread:
-            text = f"{folder}: {_files(unread, 'picture')} not read, the layout has no place for them: {listed(unread)}"
-            yield "warning", "unread-picture", folder, text
+            text = f"{folder}: {_files(unread, 'image')} not read, the layout has no place for them: {listed(unread)}"
+            yield "warning", "unread-image", folder, text
         if others:
-            yield "info", "no-picture", folder, f"{folder}: {_files(others, 'file')} no picture: {listed(others)}"
-        if not (listing.pictures or listing.folders or listing.others):
+            yield "info", "no-image", folder, f"{folder}: {_files(others, 'file')} no image: {listed(others)}"
+        if not (listing.images or listing.folders or listing.others):
             yield "info", "empty-folder", folder, f"{folder}: an empty folder"
 
 
@@ -330,14 +330,14 @@ def _files(names: list[str], what: str) -> str:
 
 
 def _stray_at_root(dataset: Dataset) -> Iterator[Problem]:
-    """Folders beside the categories that hold pictures, but are no category."""
+    """Folders beside the categories that hold images, but are no category."""
     roots = {category.root for category in dataset}
     if dataset.root in roots:
         return
     for name in list_folder(dataset.root).folders:
         folder = dataset.root / name
-        if folder not in roots and any(list_folder(below).pictures for below in _folders(folder)):
-            text = f"{folder}: has pictures, but is no category of this layout or was not asked for"
+        if folder not in roots and any(list_folder(below).images for below in _folders(folder)):
+            text = f"{folder}: has images, but is no category of this layout or was not asked for"
             yield Problem("info", "no-category", "", folder, text)
 
 

@@ -16,7 +16,7 @@ class ReadOptions:
     """Choices that a layout may need.
 
     Attributes:
-        train_fraction: share of the good pictures that goes into training where the layout has no split of its own.
+        train_fraction: share of the good images that goes into training where the layout has no split of its own.
     """
 
     train_fraction: float = 0.8

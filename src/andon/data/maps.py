@@ -1,4 +1,4 @@
-"""Anomaly-map files: safe reading, and finding the map of each test picture.
+"""Anomaly-map files: safe reading, and finding the map of each test image.
 
 A map is one number a pixel, higher = more anomalous, in a file of one of these kinds:
 
@@ -89,19 +89,19 @@ def _read_png(path: Path) -> AnomalyMapArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes before decoding
         try:
-            picture = Image.open(path, formats=("PNG",))
+            image = Image.open(path, formats=("PNG",))
         except UnidentifiedImageError:
-            raise AndonError(f"{path}: not a PNG picture") from None
+            raise AndonError(f"{path}: not a PNG image") from None
         except Image.DecompressionBombError:
             raise AndonError(f"{path}: too many pixels for an anomaly map") from None
-        with picture:
-            _check_shape(path, (picture.height, picture.width))
-            if getattr(picture, "n_frames", 1) != 1:
+        with image:
+            _check_shape(path, (image.height, image.width))
+            if getattr(image, "n_frames", 1) != 1:
                 raise AndonError(f"{path}: an animation is not an anomaly map")
-            mode = picture.mode
+            mode = image.mode
             if mode not in ("L", "I;16", "I;16B", "I"):
-                raise AndonError(f"{path}: maps are grey pictures of 8 or 16 bit; this one has the colour mode {mode}")
-            scores = np.asarray(picture)
+                raise AndonError(f"{path}: maps are grey images of 8 or 16 bit; this one has the colour mode {mode}")
+            scores = np.asarray(image)
     # "I" is how older Pillow opens 16-bit grey.
     return scores if mode == "L" else scores.astype(np.uint16)
 
@@ -110,7 +110,7 @@ def _read_tiff(path: Path) -> AnomalyMapArray:
     try:
         file = tifffile.TiffFile(path)
     except tifffile.TiffFileError as error:
-        raise AndonError(f"{path}: not a TIFF picture ({error})") from error
+        raise AndonError(f"{path}: not a TIFF image ({error})") from error
     with file:
         if len(file.pages) != 1:
             raise AndonError(f"{path}: {len(file.pages)} pages; a map has one")
@@ -145,13 +145,13 @@ def sample_key(sample: Sample) -> str:
 
 @dataclass(frozen=True)
 class MapFiles:
-    """The map of each test picture of a category.
+    """The map of each test image of a category.
 
     Attributes:
         folder: where they lie.
         paths: of ``samples``, in order.
         samples: the test samples.
-        surplus: maps that belong to no test picture, relative to the folder, sorted.
+        surplus: maps that belong to no test image, relative to the folder, sorted.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ class MapFiles:
 
 
 def map_folder(root: Path, category: Category, *, single: bool) -> Path | None:
-    """The folder that holds ``<defect type>/<name>.<suffix>`` of a category's test pictures.
+    """The folder that holds ``<defect type>/<name>.<suffix>`` of a category's test images.
 
     Looks for ``<root>/<category>/test``, ``<root>/<category>`` and, where ``single``, ``<root>/test`` and ``<root>``
     itself. None where none of them holds the folder of a defect type of the category (or "good").
@@ -177,10 +177,10 @@ def map_folder(root: Path, category: Category, *, single: bool) -> Path | None:
 
 
 def find_maps(folder: Path, category: Category) -> MapFiles:
-    """Matches map files with the test pictures of a category: ``<folder>/<defect type>/<name>.<suffix>``.
+    """Matches map files with the test images of a category: ``<folder>/<defect type>/<name>.<suffix>``.
 
     Raises:
-        AndonError: maps are missing (all counted, the first few named), or there are two of one picture.
+        AndonError: maps are missing (all counted, the first few named), or there are two of one image.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -189,13 +189,13 @@ def find_maps(folder: Path, category: Category) -> MapFiles:
             continue
         key = relative.with_suffix("").as_posix()
         if key in found:
-            raise AndonError(f"{path}: a second map of the same picture as {found[key].name}; keep one of them")
+            raise AndonError(f"{path}: a second map of the same image as {found[key].name}; keep one of them")
         found[key] = path
     samples = category.test
     missing = [sample_key(s) for s in samples if sample_key(s) not in found]
     if missing:
         raise AndonError(
-            f"{folder}: {len(missing)} of {len(samples)} test pictures of {category.name} have no anomaly map "
+            f"{folder}: {len(missing)} of {len(samples)} test images of {category.name} have no anomaly map "
             f"(<defect type>/<name>.png, .tif, .tiff or .npy): {listed(missing)}"
         )
     wanted = {sample_key(s) for s in samples}

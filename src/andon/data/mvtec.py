@@ -3,7 +3,7 @@
     <category>/train/good/*.png
     <category>/test/good/*.png
     <category>/test/<defect type>/*.png
-    <category>/ground_truth/<defect type>/<picture>_mask.png     or <picture>.png
+    <category>/ground_truth/<defect type>/<image>_mask.png     or <image>.png
 
 A mask is one channel, all its positive pixels, and counts as found whole when all of it is found (saturation = area).
 """
@@ -26,22 +26,22 @@ def recognise(folder: Path) -> bool:
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
     reader = WholeMaskReader()
     train = list_folder(folder / "train" / GOOD)
-    samples = make_samples(train.folder, train.pictures, "train", GOOD, reader)
+    samples = make_samples(train.folder, train.images, "train", GOOD, reader)
     for kind in list_folder(folder / "test").folders:
-        pictures = list_folder(folder / "test" / kind)
+        images = list_folder(folder / "test" / kind)
         masks = mask_files(folder / "ground_truth" / kind) if kind != GOOD else None
-        samples += make_samples(pictures.folder, pictures.pictures, "test", kind, reader, masks)
+        samples += make_samples(images.folder, images.images, "test", kind, reader, masks)
     return Category(name, dataset, folder, tuple(samples))
 
 
 def mask_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Masks of a folder by picture: ``<picture>_mask.png``, or ``<picture>.png``."""
-    return {stem: (path,) for stem, path in by_stem(folder, list_folder(folder).pictures, ending="_mask").items()}
+    """Masks of a folder by image: ``<image>_mask.png``, or ``<image>.png``."""
+    return {stem: (path,) for stem, path in by_stem(folder, list_folder(folder).images, ending="_mask").items()}
 
 
 LAYOUT = Layout(
     name="mvtec",
-    expects="train/good/*.png, test/<defect>/*.png and ground_truth/<defect>/<picture>_mask.png",
+    expects="train/good/*.png, test/<defect>/*.png and ground_truth/<defect>/<image>_mask.png",
     recognise=recognise,
     read=read,
 )

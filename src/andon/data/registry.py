@@ -54,7 +54,7 @@ def load_dataset(
 ) -> Dataset:
     """Opens a data set: a folder that is one category, or holds one folder a category.
 
-    Lists files only: no picture is opened, 100,000 take a few seconds. The layout is found from the names of
+    Lists files only: no image is opened, 100,000 take a few seconds. The layout is found from the names of
     the folders. File names are in natural order (``img2`` before ``img10``).
 
     Args:
@@ -62,10 +62,10 @@ def load_dataset(
         layout: "autovi", "mvtec", "folder" or another that is registered; None finds out.
         name: what to call it in tables; None takes the folder's name.
         categories: read only these, in this order; None reads all.
-        train_fraction: share of the good pictures that is for training, in a layout without a split ("folder").
+        train_fraction: share of the good images that is for training, in a layout without a split ("folder").
 
     Raises:
-        AndonError: no such folder, no pictures in it, unknown layout or category, a name twice, a bad configuration.
+        AndonError: no such folder, no images in it, unknown layout or category, a name twice, a bad configuration.
     """
     root = Path(path)
     if not root.exists():
@@ -112,7 +112,7 @@ def _recognised(path: Path, layouts: Sequence[Layout]) -> Layout | None:
 def _one_category(root: Path, layouts: Sequence[Layout]) -> Layout | None:
     """The layout in which the folder itself is a category."""
     found = _recognised(root, layouts)
-    if found is None and folder.LAYOUT in layouts and folder.has_pictures(root):
+    if found is None and folder.LAYOUT in layouts and folder.has_images(root):
         return folder.LAYOUT
     return found
 
@@ -120,7 +120,7 @@ def _one_category(root: Path, layouts: Sequence[Layout]) -> Layout | None:
 def _read(layout: Layout, path: Path, name: str, dataset: str, options: ReadOptions) -> Category:
     category = layout.read(path, name, dataset, options)
     if not category.samples:
-        raise AndonError(f"{path}: no pictures in it; expected {layout.expects}")
+        raise AndonError(f"{path}: no images in it; expected {layout.expects}")
     return category
 
 

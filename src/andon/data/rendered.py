@@ -1,12 +1,12 @@
-"""Pictures of no particular thing, for what wants many different ones: an endless, seeded stream, or a user's folder.
+"""Images of no particular thing, for what wants many different ones: an endless, seeded stream, or a user's folder.
 
 Learning from formulas instead of photographs: fractals (Kataoka et al., Pre-training without natural images, ACCV
 2020, arXiv 2101.08515), contours (Kataoka et al., CVPR 2022, arXiv 2206.09132), dead leaves and noise with the spectrum
-of natural pictures (Baradad et al., Learning to see by looking at noise, NeurIPS 2021, arXiv 2106.05963). Several
-formulas mixed in one picture teach more than each alone (Ugwu et al. 2024, arXiv 2405.06980). Nothing here looks like a
+of natural images (Baradad et al., Learning to see by looking at noise, NeurIPS 2021, arXiv 2106.05963). Several
+formulas mixed in one image teach more than each alone (Ugwu et al. 2024, arXiv 2405.06980). Nothing here looks like a
 part that is to be inspected, and the stations of the synthetic line are not in it, so they stay a fair test.
 
-A picture is a function of (seed, index, size). One of 256×256 takes about 25 ms on one core, one of 512×512 about 40.
+An image is a function of (seed, index, size). One of 256×256 takes about 25 ms on one core, one of 512×512 about 40.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from andon.core import AndonError, FloatArray, ImageArray
 from andon.data.decode import read_image
 from andon.data.files import list_folder
 
-__all__ = ["FolderPictures", "PictureSource", "RenderedPictures", "picture_source", "rendered_picture"]
+__all__ = ["FolderImages", "ImageSource", "RenderedImages", "image_source", "rendered_image"]
 
 _TEXTURE = 256
-"""Side of the textures that a picture's surfaces are cut from."""
+"""Side of the textures that an image's surfaces are cut from."""
 
 
-class PictureSource(Protocol):
-    """Pictures by number. Picklable; any thread may ask."""
+class ImageSource(Protocol):
+    """Images by number. Picklable; any thread may ask."""
 
     @property
     def name(self) -> str:
-        """What was used, for records: "rendered, seed 0", "folder textures, 5,640 pictures"."""
+        """What was used, for records: "rendered, seed 0", "folder textures, 5,640 images"."""
         ...
 
     @property
     def count(self) -> int | None:
-        """Number of different pictures; None for endlessly many."""
+        """Number of different images; None for endlessly many."""
         ...
 
-    def picture(self, index: int, size: int) -> ImageArray:
-        """RGB uint8 ``[size, size, 3]`` of any index ≥ 0; a folder begins anew after its last picture."""
+    def image(self, index: int, size: int) -> ImageArray:
+        """RGB uint8 ``[size, size, 3]`` of any index ≥ 0; a folder begins anew after its last image."""
         ...
 
 
 @dataclass(frozen=True)
-class RenderedPictures:
-    """``rendered_picture`` as a source."""
+class RenderedImages:
+    """``rendered_image`` as a source."""
 
     seed: int = 0
 
@@ -64,85 +64,83 @@ class RenderedPictures:
     def count(self) -> int | None:
         return None
 
-    def picture(self, index: int, size: int) -> ImageArray:
-        return rendered_picture(self.seed, index, size)
+    def image(self, index: int, size: int) -> ImageArray:
+        return rendered_image(self.seed, index, size)
 
 
 @dataclass(frozen=True)
-class FolderPictures:
-    """All pictures below a folder, in natural order of their paths, resized to squares."""
+class FolderImages:
+    """All images below a folder, in natural order of their paths, resized to squares."""
 
     folder: Path
     paths: tuple[Path, ...]
 
     @classmethod
-    def open(cls, folder: Path) -> FolderPictures:
-        """Lists a folder and all below; AndonError where there is none, or no picture in it."""
+    def open(cls, folder: Path) -> FolderImages:
+        """Lists a folder and all below; AndonError where there is none, or no image in it."""
         if not folder.is_dir():
-            raise AndonError(
-                f"{folder}: there is no such folder of pictures; name one, or 'rendered' for rendered ones"
-            )
+            raise AndonError(f"{folder}: there is no such folder of images; name one, or 'rendered' for rendered ones")
         paths: list[Path] = []
         waiting = [folder]
         while waiting:
             listing = list_folder(waiting.pop())
-            paths += [listing.folder / name for name in listing.pictures]
+            paths += [listing.folder / name for name in listing.images]
             waiting += [listing.folder / name for name in reversed(listing.folders)]
         if not paths:
-            raise AndonError(f"{folder}: no pictures in it or below")
+            raise AndonError(f"{folder}: no images in it or below")
         return cls(folder, tuple(paths))
 
     @property
     def name(self) -> str:
-        return f"folder {self.folder.absolute().name}, {len(self.paths):,} pictures"
+        return f"folder {self.folder.absolute().name}, {len(self.paths):,} images"
 
     @property
     def count(self) -> int | None:
         return len(self.paths)
 
-    def picture(self, index: int, size: int) -> ImageArray:
+    def image(self, index: int, size: int) -> ImageArray:
         image = read_image(self.paths[index % len(self.paths)])
         if image.shape[:2] != (size, size):
             image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
         return image
 
 
-def picture_source(what: str | Path) -> PictureSource:
+def image_source(what: str | Path) -> ImageSource:
     """ "rendered", "rendered:SEED", or the path of a folder.
 
     Raises:
-        AndonError: a bad seed, no such folder, or no pictures in it.
+        AndonError: a bad seed, no such folder, or no images in it.
     """
     text = str(what)
     if text == "rendered" or text.startswith("rendered:"):
         seed = text.removeprefix("rendered").removeprefix(":") or "0"
         if not seed.isascii() or not seed.isdigit():
-            raise AndonError(f"pictures {text!r}: the seed must be a whole number, as in rendered:1")
-        return RenderedPictures(int(seed))
-    return FolderPictures.open(Path(text).expanduser())
+            raise AndonError(f"images {text!r}: the seed must be a whole number, as in rendered:1")
+        return RenderedImages(int(seed))
+    return FolderImages.open(Path(text).expanduser())
 
 
 # Rendering
 
 
-def rendered_picture(seed: int, index: int, size: int) -> ImageArray:
-    """Picture ``index`` of the stream ``seed``: RGB uint8 ``[size, size, 3]``, size at least 16."""
+def rendered_image(seed: int, index: int, size: int) -> ImageArray:
+    """Image ``index`` of the stream ``seed``: RGB uint8 ``[size, size, 3]``, size at least 16."""
     if size < 16:
         raise ValueError(f"size must be at least 16, not {size}")
     digest = hashlib.blake2b(f"rendered/{seed}/{index}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
     palette = _palette(rng)
     textures = [_texture(rng) for _ in range(3)]
-    picture = _surface(rng, palette, textures, size)
+    image = _surface(rng, palette, textures, size)
     layers: list[tuple[float, Callable[[], FloatArray]]] = [
-        (0.75, lambda: _dead_leaves(rng, picture, palette, textures)),
-        (0.35, lambda: _fractal(rng, picture, palette)),
-        (0.45, lambda: _contours(rng, picture, palette)),
+        (0.75, lambda: _dead_leaves(rng, image, palette, textures)),
+        (0.35, lambda: _fractal(rng, image, palette)),
+        (0.45, lambda: _contours(rng, image, palette)),
     ]
     for probability, draw in layers:
         if rng.random() < probability:
-            picture = draw()
-    return _camera(rng, picture)
+            image = draw()
+    return _camera(rng, image)
 
 
 def _palette(rng: np.random.Generator) -> FloatArray:
@@ -266,10 +264,10 @@ def _outline(rng: np.random.Generator, radius: float) -> np.ndarray[Any, np.dtyp
 
 
 def _dead_leaves(
-    rng: np.random.Generator, picture: FloatArray, palette: FloatArray, textures: list[FloatArray]
+    rng: np.random.Generator, image: FloatArray, palette: FloatArray, textures: list[FloatArray]
 ) -> FloatArray:
     """Things lying over one another, sizes by a power law, each with its surface, shading and shadow."""
-    size = len(picture)
+    size = len(image)
     count = int(np.exp(rng.uniform(np.log(3), np.log(100))))
     smallest, largest = size / 28, size / rng.uniform(2, 4)
     # Density of radii ~ r^-3: every scale covers the same area, as in the dead-leaves model.
@@ -289,7 +287,7 @@ def _dead_leaves(
         cv2.fillPoly(mask, [np.round((outline + centre - low) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
         alpha = mask.astype(np.float32) / np.float32(255)
         leaf = _coloured(rng, _cut(rng, textures[rng.integers(len(textures))], height, width), palette)
-        part = picture[low[1] : high[1], low[0] : high[0]]
+        part = image[low[1] : high[1], low[0] : high[0]]
         soft = cv2.GaussianBlur(alpha, (0, 0), max(0.6, 0.12 * radius), borderType=cv2.BORDER_REPLICATE)
         if rng.random() < 0.6:
             # A rounded rim: the slope of the softened mask, lit from one side.
@@ -305,7 +303,7 @@ def _dead_leaves(
         if rng.random() < 0.6:
             part *= (1 - np.float32(rng.uniform(0.1, 0.6)) * soft)[..., None]
         part += (leaf - part) * alpha[..., None]
-    return picture
+    return image
 
 
 def _rotations(angles: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -314,9 +312,9 @@ def _rotations(angles: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any,
     return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
 
 
-def _fractal(rng: np.random.Generator, picture: FloatArray, palette: FloatArray) -> FloatArray:
+def _fractal(rng: np.random.Generator, image: FloatArray, palette: FloatArray) -> FloatArray:
     """The attractor of random affine maps (an iterated function system), as light or as dye."""
-    size, maps = len(picture), int(rng.integers(2, 7))
+    size, maps = len(image), int(rng.integers(2, 7))
     left, right = rng.uniform(0, 2 * np.pi, (2, maps))
     values = rng.uniform(0.15, 0.9, (maps, 2))
     matrices = _rotations(left) @ (values[:, :, None] * _rotations(right))
@@ -339,15 +337,15 @@ def _fractal(rng: np.random.Generator, picture: FloatArray, palette: FloatArray)
     light = np.log1p(density.astype(np.float32))
     peak = float(light.max())
     if peak == 0:
-        return picture
+        return image
     alpha = np.clip(light * np.float32(rng.uniform(0.5, 1.5) / peak), 0, 1)[..., None]
     colour = palette[rng.integers(len(palette))]
-    return cast(FloatArray, picture + (colour - picture) * alpha)
+    return cast(FloatArray, image + (colour - image) * alpha)
 
 
-def _contours(rng: np.random.Generator, picture: FloatArray, palette: FloatArray) -> FloatArray:
+def _contours(rng: np.random.Generator, image: FloatArray, palette: FloatArray) -> FloatArray:
     """Lines: open strokes, rings within rings, rulings."""
-    size = len(picture)
+    size = len(image)
     for _ in range(int(rng.integers(1, 12))):
         colour = tuple(float(c) for c in palette[rng.integers(len(palette))])
         thickness = int(rng.integers(1, max(2, size // 60)))
@@ -356,27 +354,27 @@ def _contours(rng: np.random.Generator, picture: FloatArray, palette: FloatArray
             outline = _outline(rng, rng.uniform(size / 20, size / 3))
             for scale in np.linspace(1, 0.3, int(rng.integers(1, 6))):
                 points = np.round((outline * scale + centre) * 16).astype(np.int32)
-                cv2.polylines(picture, [points], True, colour, thickness, cv2.LINE_AA, 4)
+                cv2.polylines(image, [points], True, colour, thickness, cv2.LINE_AA, 4)
         else:
             steps = np.cumsum(rng.normal(0, size / 40, (int(rng.integers(4, 40)), 2)), axis=0)
             points = np.round((centre + steps) * 16).astype(np.int32)
-            cv2.polylines(picture, [points], False, colour, thickness, cv2.LINE_AA, 4)
-    return picture
+            cv2.polylines(image, [points], False, colour, thickness, cv2.LINE_AA, 4)
+    return image
 
 
-def _camera(rng: np.random.Generator, picture: FloatArray) -> ImageArray:
+def _camera(rng: np.random.Generator, image: FloatArray) -> ImageArray:
     """Light that falls off, defocus, noise, now and then no colour; to 8 bits."""
-    size = len(picture)
+    size = len(image)
     falloff = cv2.resize(
         rng.uniform(1 - rng.beta(1, 2) * 0.8, 1, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC
     )
-    picture = picture * falloff[..., None]
+    image = image * falloff[..., None]
     blur = rng.exponential(0.5) * size / 256
     if blur > 0.3:
-        picture = cast(
-            FloatArray, cv2.GaussianBlur(picture, (0, 0), min(blur, 0.01 * size), borderType=cv2.BORDER_REPLICATE)
+        image = cast(
+            FloatArray, cv2.GaussianBlur(image, (0, 0), min(blur, 0.01 * size), borderType=cv2.BORDER_REPLICATE)
         )
     if rng.random() < 0.15:
-        picture = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
-    noise = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.exponential(0.012))
-    return (np.clip(picture + noise, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.exponential(0.012))
+    return (np.clip(image + noise, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)

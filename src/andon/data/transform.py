@@ -1,4 +1,4 @@
-"""The way from a picture to a method's input: resize, centre crop, normalisation.
+"""The way from an image to a method's input: resize, centre crop, normalisation.
 
 A transform is a part of a method's Config and of what is exported, so the train and the deployed path cannot differ.
 """
@@ -52,7 +52,7 @@ class Transform(BaseModel):
 
     @property
     def region(self) -> Region:
-        """The part of the picture that the method sees, hence that its map covers."""
+        """The part of the image that the method sees, hence that its map covers."""
         if self.crop is None:
             return Region()
         (height, width), (crop_height, crop_width) = self.size, self.crop
@@ -65,7 +65,7 @@ class Transform(BaseModel):
 
     @property
     def geometry_key(self) -> str:
-        """Hash of what decides the resized uint8 picture: pictures are cached under it (normalisation is not in it)."""
+        """Hash of what decides the resized uint8 image: images are cached under it (normalisation is not in it)."""
         return hashlib.blake2b(canonical_json([1, self.size, self.crop]).encode(), digest_size=8).hexdigest()
 
     @property
@@ -76,17 +76,17 @@ class Transform(BaseModel):
     def resize(self, image: ImageArray) -> ImageArray:
         """RGB uint8 ``[H, W, 3]`` of any size to uint8 ``[h, w, 3]`` at ``output_size``.
 
-        The result owns its memory, but for a picture that has the size already: then it is a view of it.
+        The result owns its memory, but for an image that has the size already: then it is a view of it.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"a picture must be RGB uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+            raise ValueError(f"an image must be RGB uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
         height, width = self.size
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         top, left = self._crop_origin()
         crop_height, crop_width = self.output_size
         cropped = image[top : top + crop_height, left : left + crop_width]
-        # A view of a part would keep the whole picture alive in every cache.
+        # A view of a part would keep the whole image alive in every cache.
         return cropped if cropped.shape == image.shape else cropped.copy()
 
     def normalise(self, batch: ImageArray | torch.Tensor) -> torch.Tensor:

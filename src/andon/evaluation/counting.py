@@ -81,7 +81,7 @@ class FloatCounter:
         self.current = GOOD
 
     def add(self, values: _Map, group: str) -> None:
-        """Counts values ``[n]`` of the edges' type, of a picture of a group."""
+        """Counts values ``[n]`` of the edges' type, of an image of a group."""
         if group != self.current:
             self.finish()
             self.current = group
@@ -113,7 +113,7 @@ class FloatCounter:
             self.of_group[self.current].add(above[place], at_least[place])
 
     def of_type(self, group: str) -> Counts:
-        """Negatives of the good pictures and the group's, at the group's own edges."""
+        """Negatives of the good images and the group's, at the group's own edges."""
         place = self.places[group]
         out = Counts(len(place))
         out.add(self.good.above[place], self.good.at_least[place])

@@ -1,7 +1,7 @@
 """Image-level metrics and thresholds.
 
-One convention throughout: a picture alarms (is predicted defective) when its score is *above* the threshold,
-``score > t``. All functions are pure, take one score a picture (higher = more anomalous), compute in float64 and cost
+One convention throughout: an image alarms (is predicted defective) when its score is *above* the threshold,
+``score > t``. All functions are pure, take one score an image (higher = more anomalous), compute in float64 and cost
 O(n log n) time, O(n) memory.
 """
 
@@ -44,10 +44,10 @@ def check_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> _
 
     Args:
         scores: numbers ``[n]``.
-        names: what to call each picture in a message.
+        names: what to call each image in a message.
 
     Raises:
-        AndonError: a score is NaN or infinite (the first such picture is named).
+        AndonError: a score is NaN or infinite (the first such image is named).
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
@@ -55,8 +55,8 @@ def check_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> _
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         first = int(bad[0])
-        who = names[first] if names is not None else f"picture {first}"
-        more = f" (and those of {len(bad) - 1} more pictures)" if len(bad) > 1 else ""
+        who = names[first] if names is not None else f"image {first}"
+        more = f" (and those of {len(bad) - 1} more images)" if len(bad) > 1 else ""
         raise AndonError(f"the image score of {who} is {values[first]}{more}: scores must be finite numbers")
     return values
 
@@ -71,7 +71,7 @@ def _checked(
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
-    """Area under the ROC curve: the chance that a defective picture scores above a good one, ties counting half.
+    """Area under the ROC curve: the chance that a defective image scores above a good one, ties counting half.
 
     Computed from ranks (the Mann–Whitney U statistic), so no scale or range of the scores matters.
 
@@ -80,7 +80,7 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
         labels: ``[n]``, true for defective.
 
     Returns:
-        0..1; None without a defective or without a good picture.
+        0..1; None without a defective or without a good image.
     """
     values, defective = _checked(scores, labels)
     n_defective = int(defective.sum())
@@ -111,7 +111,7 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | N
         labels: ``[n]``, true for defective.
 
     Returns:
-        0..1; None without a defective or without a good picture.
+        0..1; None without a defective or without a good image.
     """
     values, defective = _checked(scores, labels)
     if defective.all() or not defective.any():
@@ -150,11 +150,11 @@ def _order_statistic(n: int, tnr: float) -> int:
 
 
 def threshold_for_tnr(good_scores: npt.ArrayLike, tnr: float) -> float:
-    """The smallest threshold at which at least a fraction ``tnr`` of these good pictures does not alarm.
+    """The smallest threshold at which at least a fraction ``tnr`` of these good images does not alarm.
 
     It is the ``ceil(tnr · n)``-th smallest score: an order statistic without interpolation, so the target is met on
     these scores whatever the ties. (With ``tnr`` above ``1 − 1/n`` it is their maximum.) What it achieves on *new*
-    pictures varies with n; for a promise about those, calibration has to add a margin.
+    images varies with n; for a promise about those, calibration has to add a margin.
 
     Args:
         good_scores: ``[n]``, at least one.
@@ -167,16 +167,16 @@ def threshold_for_tnr(good_scores: npt.ArrayLike, tnr: float) -> float:
     if not 0 < tnr <= 1:
         raise AndonError(f"the true-negative rate must be in (0, 1], not {tnr}")
     if len(values) == 0:
-        raise AndonError("a threshold needs the scores of at least one good picture")
+        raise AndonError("a threshold needs the scores of at least one good image")
     k = _order_statistic(len(values), tnr)
     return float(np.partition(values, k - 1)[k - 1])
 
 
 def tpr_at_tnr(scores: npt.ArrayLike, labels: npt.ArrayLike, tnr: float) -> float | None:
-    """TPR at the operating point whose TNR on the good pictures is at least ``tnr``.
+    """TPR at the operating point whose TNR on the good images is at least ``tnr``.
 
-    The threshold is ``threshold_for_tnr`` of the good scores. A defective picture that ties with it does not count as
-    found, and good pictures that tie make the TNR higher than asked for, never lower: both ways ties are conservative.
+    The threshold is ``threshold_for_tnr`` of the good scores. A defective image that ties with it does not count as
+    found, and good images that tie make the TNR higher than asked for, never lower: both ways ties are conservative.
 
     Args:
         scores: ``[n]``.
@@ -184,7 +184,7 @@ def tpr_at_tnr(scores: npt.ArrayLike, labels: npt.ArrayLike, tnr: float) -> floa
         tnr: target in (0, 1].
 
     Returns:
-        0..1; None without a defective or without a good picture.
+        0..1; None without a defective or without a good image.
     """
     values, defective = _checked(scores, labels)
     if defective.all() or not defective.any():
@@ -195,7 +195,7 @@ def tpr_at_tnr(scores: npt.ArrayLike, labels: npt.ArrayLike, tnr: float) -> floa
 def rates_at_threshold(
     scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float
 ) -> tuple[float | None, float | None]:
-    """(FPR, FNR) of ``score > threshold``; each None where its class has no picture."""
+    """(FPR, FNR) of ``score > threshold``; each None where its class has no image."""
     values, defective = _checked(scores, labels)
     alarms = values > threshold
     fpr = float(np.mean(alarms[~defective])) if not defective.all() else None
@@ -208,10 +208,10 @@ def best_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]
 
     Set on the test set itself, so an upper bound of what a real threshold can do. Of several best thresholds the
     highest is taken (fewest alarms). It is the highest score that does not alarm; just below the lowest score where all
-    pictures alarm.
+    images alarm.
 
     Returns:
-        (F1 in 0..1, threshold); None without a defective or without a good picture.
+        (F1 in 0..1, threshold); None without a defective or without a good image.
     """
     values, defective = _checked(scores, labels)
     if defective.all() or not defective.any():
@@ -240,7 +240,7 @@ def image_metrics(
         scores: ``[n]``, higher = more anomalous, any scale.
         labels: ``[n]``, true for defective.
         tnr_targets: targets of TPR at TNR.
-        names: what to call each picture in a message.
+        names: what to call each image in a message.
 
     Raises:
         AndonError: a score is NaN or infinite.
@@ -269,14 +269,14 @@ def operating_points(
 ) -> tuple[OperatingPoint, ...]:
     """Thresholds, and the FPR and FNR that each has on the test set.
 
-    "test good" thresholds are set on the test set's own good pictures (what Table 8 of Carvalho et al. 2024 fits);
-    "train good" ones on ``calibration_scores``, training pictures scored by models that did not see them: what a plant
+    "test good" thresholds are set on the test set's own good images (what Table 8 of Carvalho et al. 2024 fits);
+    "train good" ones on ``calibration_scores``, training images scored by models that did not see them: what a plant
     can really have. "best F1" looks at the test labels.
 
     Args:
-        scores: ``[n]`` of the test pictures.
+        scores: ``[n]`` of the test images.
         labels: ``[n]``, true for defective.
-        calibration_scores: ``[m]``, of good pictures; None for no such thresholds.
+        calibration_scores: ``[m]``, of good images; None for no such thresholds.
         tnr_targets: the TNRs to set thresholds for.
     """
     values, defective = _checked(scores, labels)

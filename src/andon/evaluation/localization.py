@@ -3,10 +3,10 @@
 Definition (Bergmann et al., IJCV 2022, *Beyond Dents and Scratches*, section 5; Carvalho et al. 2024, section 4.3)
 ----------------------------------------------------------------------------------------------------------------
 A pixel is positive at threshold t when its score is above t. With s_i the saturation of channel i (one ground-truth
-region) and the N *negatives* being the pixels of all pictures, good ones included, outside the union of their picture's
+region) and the N *negatives* being the pixels of all images, good ones included, outside the union of their image's
 channels:
 
-    sPRO_i(t) = min(1, TP_i(t) / s_i)        sPRO(t) = mean of sPRO_i over all channels of all pictures
+    sPRO_i(t) = min(1, TP_i(t) / s_i)        sPRO(t) = mean of sPRO_i over all channels of all images
     FPR(t)    = (negatives with score > t) / N
 
 The curve joins the points (FPR, sPRO) of all thresholds, t descending, by straight lines: from (0, 0) to (1, 1), one
@@ -34,9 +34,9 @@ a tied group included: tied pixels are interchangeable). Hence
 and w of a score v needs two integers: the negatives above v and those at or above v. With no ties w is (L − FPR(v))⁺.
 
 So only the defects' pixels are kept and the negatives are merely *counted* against the sorted scores of those, which
-takes no memory that grows with the number of good pictures. The same weights give:
+takes no memory that grows with the number of good images. The same weights give:
 
-    AUPRO        one channel a connected component (8-connectivity) of a picture's union, s_i = area
+    AUPRO        one channel a connected component (8-connectivity) of an image's union, s_i = area
     pixel AUROC  one channel for all positive pixels, s = their number, L = 1
     pixel AP     precision at each distinct score of a positive pixel, from the same two integers
 
@@ -127,19 +127,19 @@ def _segment_weight(above: _Int64, at_least: _Int64, n_negatives: int, limit: fl
 
 @dataclass(frozen=True)
 class LocalisationResult:
-    """Localisation figures of some pictures; fractions in 0..1, None (or no entry) where undefined.
+    """Localisation figures of some images; fractions in 0..1, None (or no entry) where undefined.
 
     Attributes:
-        n_pictures: pictures counted, good ones included.
+        n_images: images counted, good ones included.
         n_channels: channels with at least one pixel.
-        n_components: 8-connected components of the pictures' unions.
+        n_components: 8-connected components of the images' unions.
         n_negatives: pixels outside the unions.
         auspro: by limit.
         aupro: by limit.
         curve: the FPR–sPRO curve.
     """
 
-    n_pictures: int
+    n_images: int
     n_channels: int
     n_components: int
     n_negatives: int
@@ -186,8 +186,8 @@ class _Positives:
         )
 
 
-def _picture_positives(scores: _Map, truth: GroundTruth, union: _Bool) -> tuple[_Positives, int, int]:
-    """What the defect pixels of one picture add, and its numbers of channels and components."""
+def _image_positives(scores: _Map, truth: GroundTruth, union: _Bool) -> tuple[_Positives, int, int]:
+    """What the defect pixels of one image add, and its numbers of channels and components."""
     inside = np.flatnonzero(union)
     values = scores.ravel()[inside]
     spro = np.zeros(len(inside))
@@ -224,11 +224,11 @@ def _picture_positives(scores: _Map, truth: GroundTruth, union: _Bool) -> tuple[
 class SproAccumulator:
     """Streaming AUsPRO, AUPRO, pixel AUROC and pixel AP, exact; by defect type too.
 
-    Memory does not depend on the number of good pictures. Integer maps (uint8, uint16): one pass, ``update`` for each
-    picture in any order. Float maps: first ``add_positives`` for every picture with channels, then ``add_negatives``
-    for every picture; defective pictures come twice, good ones once.
+    Memory does not depend on the number of good images. Integer maps (uint8, uint16): one pass, ``update`` for each
+    image in any order. Float maps: first ``add_positives`` for every image with channels, then ``add_negatives``
+    for every image; defective images come twice, good ones once.
 
-    A defect type's figures are those of its pictures and all good ones: their negatives, its pictures' channels.
+    A defect type's figures are those of its images and all good ones: their negatives, its images' channels.
 
     Args:
         limits: FPR limits, each in (0, 1].
@@ -242,7 +242,7 @@ class SproAccumulator:
         self._positives: dict[str, list[_Positives]] = {}
         self._n_channels: dict[str, int] = {}
         self._n_components: dict[str, int] = {}
-        self._n_pictures: dict[str, int] = {}
+        self._n_images: dict[str, int] = {}
         self._n_negatives: dict[str, int] = {}
         self._dtype: np.dtype[Any] | None = None
         self._counter: IntegerCounter | FloatCounter | None = None
@@ -251,7 +251,7 @@ class SproAccumulator:
     def _checked(self, anomaly_map: _Map, truth: GroundTruth) -> _Map:
         scores = np.asarray(anomaly_map)
         if scores.ndim != 2 or scores.shape != tuple(truth.size):
-            raise ValueError(f"the map must be [H, W] at the picture's size {truth.size}, got {list(scores.shape)}")
+            raise ValueError(f"the map must be [H, W] at the image's size {truth.size}, got {list(scores.shape)}")
         if scores.dtype == np.float16:
             scores = scores.astype(np.float32)
         if scores.dtype in (np.float32, np.float64):
@@ -266,10 +266,10 @@ class SproAccumulator:
         return scores
 
     def add_positives(self, anomaly_map: _Map, truth: GroundTruth, group: str) -> None:
-        """Takes the defect pixels of one picture.
+        """Takes the defect pixels of one image.
 
         Args:
-            anomaly_map: ``[H, W]`` at picture size; uint8, uint16 or float; −inf where the method did not see.
+            anomaly_map: ``[H, W]`` at image size; uint8, uint16 or float; −inf where the method did not see.
             truth: its channels; a channel of saturation 0 (empty) does not count.
             group: its defect type.
         """
@@ -279,7 +279,7 @@ class SproAccumulator:
         union = truth.union()
         if not union.any():
             return
-        positives, n_channels, n_components = _picture_positives(scores, truth, union)
+        positives, n_channels, n_components = _image_positives(scores, truth, union)
         self._frozen = None
         parts = self._positives.setdefault(group, [])
         parts.append(positives)
@@ -289,7 +289,7 @@ class SproAccumulator:
         self._n_components[group] = self._n_components.get(group, 0) + n_components
 
     def add_negatives(self, anomaly_map: _Map, truth: GroundTruth, group: str = GOOD) -> None:
-        """Counts the pixels of one picture outside its channels; arguments as in ``add_positives``."""
+        """Counts the pixels of one image outside its channels; arguments as in ``add_positives``."""
         scores = self._checked(anomaly_map, truth)
         values = scores[~truth.union()] if truth.channels else scores.reshape(-1)
         if self._counter is None:
@@ -299,11 +299,11 @@ class SproAccumulator:
                 everything, by_group = self._freeze()
                 self._counter = FloatCounter(everything.scores, {g: p.scores for g, p in by_group.items()})
         self._counter.add(values, group)
-        self._n_pictures[group] = self._n_pictures.get(group, 0) + 1
+        self._n_images[group] = self._n_images.get(group, 0) + 1
         self._n_negatives[group] = self._n_negatives.get(group, 0) + len(values)
 
     def update(self, anomaly_map: _Map, truth: GroundTruth, group: str = GOOD) -> None:
-        """Both of the above for one picture: for integer maps, and for good pictures."""
+        """Both of the above for one image: for integer maps, and for good images."""
         if truth.channels:
             self.add_positives(anomaly_map, truth, group)
         self.add_negatives(anomaly_map, truth, group)
@@ -324,20 +324,20 @@ class SproAccumulator:
 
     def _counts(self, group: str | None, positives: _Positives) -> Counts:
         if isinstance(self._counter, IntegerCounter):
-            return self._counter.counts(self._n_pictures if group is None else (GOOD, group), positives.scores)
+            return self._counter.counts(self._n_images if group is None else (GOOD, group), positives.scores)
         if isinstance(self._counter, FloatCounter):
             self._counter.finish()
             return self._counter.total if group is None else self._counter.of_type(group)
         return Counts(len(positives.scores))
 
     def result(self, group: str | None = None) -> LocalisationResult:
-        """The figures of all pictures, or of one defect type (its pictures and all good ones)."""
+        """The figures of all images, or of one defect type (its images and all good ones)."""
         everything, by_group = self._freeze()
         empty = _Positives(everything.scores[:0], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
         positives = everything if group is None else by_group.get(group, empty)
         has_counts = group is None or group in by_group
         counts = self._counts(group, positives) if has_counts else Counts(0)
-        members = set(self._n_pictures) | set(self._n_channels) if group is None else {GOOD, group}
+        members = set(self._n_images) | set(self._n_channels) if group is None else {GOOD, group}
         n_negatives = sum(self._n_negatives.get(g, 0) for g in members)
         n_channels = sum(self._n_channels.get(g, 0) for g in members)
         n_components = sum(self._n_components.get(g, 0) for g in members)
@@ -362,7 +362,7 @@ class SproAccumulator:
             return _curve(counts, positives.spro / n_channels, n_negatives, limit, points)
 
         return LocalisationResult(
-            n_pictures=sum(self._n_pictures.get(g, 0) for g in members),
+            n_images=sum(self._n_images.get(g, 0) for g in members),
             n_channels=n_channels,
             n_components=n_components,
             n_negatives=n_negatives,
@@ -403,36 +403,36 @@ def _curve(counts: Counts, rise: _Float64, n_negatives: int, limit: float, point
 
 
 MapSource = Iterable[tuple[_Map, GroundTruth, str]]
-"""``(anomaly map [H, W], ground truth, defect type)``, one a picture."""
+"""``(anomaly map [H, W], ground truth, defect type)``, one an image."""
 
 
-def evaluate_localisation(pictures: MapSource, limits: Sequence[float] = FPR_LIMITS) -> SproAccumulator:
+def evaluate_localisation(images: MapSource, limits: Sequence[float] = FPR_LIMITS) -> SproAccumulator:
     """Runs the passes that the maps' type needs.
 
     Args:
-        pictures: something that can be iterated over twice (a list, or an object that reads maps from disk anew each
+        images: something that can be iterated over twice (a list, or an object that reads maps from disk anew each
             time); for integer maps, once.
 
     Returns:
         The filled accumulator; ask it for ``result()``.
     """
     accumulator = SproAccumulator(limits)
-    iterator: Iterator[tuple[_Map, GroundTruth, str]] = iter(pictures)
+    iterator: Iterator[tuple[_Map, GroundTruth, str]] = iter(images)
     first = next(iterator, None)
     if first is None:
         return accumulator
     if np.asarray(first[0]).dtype in (np.uint8, np.uint16):
         accumulator.update(*first)
-        for picture in iterator:
-            accumulator.update(*picture)
+        for image in iterator:
+            accumulator.update(*image)
         return accumulator
-    if iterator is pictures:
+    if iterator is images:
         raise ValueError("float maps are read twice: give a list, or an iterable that starts anew, not an iterator")
-    for picture in pictures:
-        if picture[1].channels:
-            accumulator.add_positives(*picture)
-    for picture in pictures:
-        accumulator.add_negatives(*picture)
+    for image in images:
+        if image[1].channels:
+            accumulator.add_positives(*image)
+    for image in images:
+        accumulator.add_negatives(*image)
     return accumulator
 
 
@@ -448,13 +448,13 @@ def auspro(
     >>> auspro([np.array([[0.1, 0.9, 0.5, 0.2]])], [truth], limits=[0.5])  # one pixel is enough, and it is the highest
     {0.5: 1.0}
     """
-    pictures = [(m, t, "defect" if t.channels else GOOD) for m, t in zip(maps, truths, strict=True)]
-    return evaluate_localisation(pictures, limits).result().auspro
+    images = [(m, t, "defect" if t.channels else GOOD) for m, t in zip(maps, truths, strict=True)]
+    return evaluate_localisation(images, limits).result().auspro
 
 
 def spro_curve(
     maps: Sequence[_Map], truths: Sequence[GroundTruth], limit: float = 1.0, points: int = 256
 ) -> tuple[_Float64, _Float64]:
     """FPR and mean sPRO ``[k]`` of the curve from (0, 0) to FPR = ``limit``, thinned to at most ``2·points + 2``."""
-    pictures = [(m, t, "defect" if t.channels else GOOD) for m, t in zip(maps, truths, strict=True)]
-    return evaluate_localisation(pictures, [limit]).result().curve(limit, points)
+    images = [(m, t, "defect" if t.channels else GOOD) for m, t in zip(maps, truths, strict=True)]
+    return evaluate_localisation(images, [limit]).result().curve(limit, points)

@@ -1,4 +1,4 @@
-"""From a method's map to the picture: size and place."""
+"""From a method's map to the image: size and place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _axis(n: int, size: int, start: float, stop: float) -> tuple[int, int, npt.N
     """Linear interpolation along one axis, half-pixel centres.
 
     Returns:
-        First picture pixel whose centre lies in [start, stop], the one after the last, and for each of them the two
+        First image pixel whose centre lies in [start, stop], the one after the last, and for each of them the two
         map indices and the weight of the second.
     """
     centres = (np.arange(size) + 0.5) / size
@@ -40,31 +40,31 @@ def place_map(
     size: tuple[int, int] = (0, 0),
     interpolation: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> _Map:
-    """Brings a method's map to picture size and to its place in the picture.
+    """Brings a method's map to image size and to its place in the image.
 
     Args:
         anomaly_map: ``[h, w]``, finite.
-        region: the part of the picture that the map covers.
-        size: (H, W) of the picture.
+        region: the part of the image that the map covers.
+        size: (H, W) of the image.
         interpolation: "bilinear" with half-pixel centres (as ``align_corners=False``), edges extended; the result is
             float32. "bicubic" is Pillow's on the map's own type, as the official AutoVI evaluator does it (8-bit maps
-            stay 8-bit); for maps of the whole picture only.
+            stay 8-bit); for maps of the whole image only.
 
     Returns:
         ``[H, W]``: float32, −inf where the centre of a pixel lies outside the region; for bicubic the map's own type
         (float32 for floats). A bicubic map that already has the size is returned as it is.
     """
     if anomaly_map.ndim != 2 or 0 in anomaly_map.shape or min(size) < 1:
-        raise ValueError(f"cannot place a map {list(anomaly_map.shape)} in a picture of size {size}")
+        raise ValueError(f"cannot place a map {list(anomaly_map.shape)} in an image of size {size}")
     if interpolation == "bicubic":
         if region != FullFrame:
-            raise ValueError("bicubic placing is for maps of the whole picture")
+            raise ValueError("bicubic placing is for maps of the whole image")
         if anomaly_map.shape == tuple(size):
             return anomaly_map
         if anomaly_map.dtype.kind == "f":
             anomaly_map = anomaly_map.astype(np.float32, copy=False)
-        picture = Image.fromarray(np.ascontiguousarray(anomaly_map))
-        return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+        image = Image.fromarray(np.ascontiguousarray(anomaly_map))
+        return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
     source = anomaly_map.astype(np.float32, copy=False)
     if region == FullFrame and source.shape == tuple(size):
         return source

@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class ImageMetrics(_Frozen):
-    """Image-level figures, all fractions in 0..1; None where they are undefined (no defective or no good pictures)."""
+    """Image-level figures, all fractions in 0..1; None where they are undefined (no defective or no good images)."""
 
     n_good: int
     n_defective: int
@@ -37,7 +37,7 @@ class ImageMetrics(_Frozen):
 
 
 class OperatingPoint(_Frozen):
-    """A threshold (a picture alarms when its score is above it), how it was set, and what it does on the test set."""
+    """A threshold (an image alarms when its score is above it), how it was set, and what it does on the test set."""
 
     source: Literal["test good", "train good", "best F1"]
     target_tnr: float | None
@@ -62,7 +62,7 @@ class LocalisationMetrics(_Frozen):
 
 
 class DefectTypeMetrics(_Frozen):
-    """The same for the pictures of one defect type against all good ones."""
+    """The same for the images of one defect type against all good ones."""
 
     n: int
     auroc: float | None = None
@@ -77,7 +77,7 @@ class Evaluation(_Frozen):
     localisation: LocalisationMetrics | None = None
     defect_types: dict[str, DefectTypeMetrics] = {}
     notes: tuple[str, ...] = ()
-    """What was left out and why ("4 defective pictures have an empty mask: left out of localisation")."""
+    """What was left out and why ("4 defective images have an empty mask: left out of localisation")."""
 
 
 class EvaluationArrays(BaseModel):
@@ -92,7 +92,7 @@ class EvaluationArrays(BaseModel):
     image_scores: npt.NDArray[np.float32]
     """``[N]``."""
     calibration_scores: npt.NDArray[np.float32] | None = None
-    """Image scores of training pictures by models that did not see them, ``[M]``."""
+    """Image scores of training images by models that did not see them, ``[M]``."""
     spro_fpr: npt.NDArray[np.float64] | None = None
     """FPR of the FPR–sPRO curve up to the largest limit asked for (thinned for plotting), ``[K]``, ascending."""
     spro: npt.NDArray[np.float64] | None = None

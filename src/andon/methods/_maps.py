@@ -2,7 +2,7 @@
 
 Both are linear and separable, so each is a small matrix for the rows and one for the columns, and so is one after the
 other: a 64 × 64 map becomes a smoothed 256 × 256 one for 10 MFLOP, ten times less than filtering the large map.
-Pictures are multiplied one by one (batched), so a map never depends on how many others are in the batch.
+Images are multiplied one by one (batched), so a map never depends on how many others are in the batch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def upsample_and_smooth(maps: torch.Tensor, size: tuple[int, int], sigma: float)
     Args:
         maps: float ``[B, h, w]``.
         size: (height, width) of the result.
-        sigma: standard deviation in pixels of the result, cut at 4 σ, picture reflected at its edges
+        sigma: standard deviation in pixels of the result, cut at 4 σ, image reflected at its edges
             (``scipy.ndimage.gaussian_filter``'s defaults); 0 for none.
 
     Returns:

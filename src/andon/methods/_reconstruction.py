@@ -1,4 +1,4 @@
-"""What DRAEM and DSR share: pictures in 0..1, anomalies beneath Perlin masks, the score of a mask."""
+"""What DRAEM and DSR share: images in 0..1, anomalies beneath Perlin masks, the score of a mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from andon.core import ImageArray
 from andon.data.transform import Transform
 from andon.methods._training import TrainedConfig
 
-__all__ = ["OddSide", "PerlinExponents", "ReconstructionConfig", "TrainingParts", "largest_average", "turned"]
+__all__ = ["OddSide", "PerlinExponents", "ReconstructionConfig", "TrainingParts", "largest_average", "rotated"]
 
 _SIDES = 32
 """Sides are multiples of this: DRAEM's discriminative network halves them five times; of DSR 8 pixels are a coarse
@@ -44,10 +44,10 @@ OddSide = Annotated[int, AfterValidator(_odd)]
 
 
 class ReconstructionConfig(TrainedConfig):
-    """Config of a method whose networks give pictures in 0..1 back."""
+    """Config of a method whose networks give images in 0..1 back."""
 
     unit_reason: ClassVar[str]
-    """Why pictures must be in 0..1, for the message."""
+    """Why images must be in 0..1, for the message."""
     transform: Transform = Transform(size=(256, 256), normalisation="unit")
 
     @field_validator("transform", mode="before")
@@ -66,11 +66,11 @@ class ReconstructionConfig(TrainedConfig):
         return value
 
 
-def turned(picture: ImageArray, degrees: float) -> ImageArray:
-    """A picture ``[H, W, 3]`` turned about its centre, black where nothing was."""
-    height, width = picture.shape[:2]
+def rotated(image: ImageArray, degrees: float) -> ImageArray:
+    """An image ``[H, W, 3]`` turned about its centre, black where nothing was."""
+    height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cast(ImageArray, cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR))
+    return cast(ImageArray, cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))
 
 
 def largest_average(mask: torch.Tensor, window: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the trained methods share beside the loop itself (``andon.nn.training``)."""
+"""What the trained methods share beside the loop itself (``andon.training.loop``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from andon.core import canonical_json
 from andon.data.images import Images
 from andon.methods.base import Method, MethodConfig
-from andon.nn.training import TrainingOptions
+from andon.training.loop import TrainingOptions
 
 __all__ = ["TrainedConfig", "budget_notes", "budgeted", "stage_options", "training_identity"]
 
@@ -48,11 +48,11 @@ def stage_options(method: Method[Any], stage: str, *, channels_last: bool = Fals
 
 
 def training_identity(method: Method[Any], train: Images, seed: int) -> str:
-    """What a training run is: method, configuration, seed, and the content of its pictures in order.
+    """What a training run is: method, configuration, seed, and the content of its images in order.
 
     A checkpoint of another run is refused by it.
     """
-    pictures = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     for index in range(len(train)):
-        pictures.update(train.fingerprint(index).encode())
-    return canonical_json({**method.describe(), "seed": seed, "train": pictures.hexdigest()})
+        content.update(train.fingerprint(index).encode())
+    return canonical_json({**method.describe(), "seed": seed, "train": content.hexdigest()})

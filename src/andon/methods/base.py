@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from andon.core import AndonError, Prediction, ProgressCallback, no_progress
 from andon.data.images import ImageLike, Images, as_images
 from andon.data.transform import Transform
-from andon.nn.features import AdaptableExtractor, FeatureExtractor, FittedExtractor, WeightsRecord, iterate_features
+from andon.features.base import AdaptableExtractor, FeatureExtractor, FittedExtractor, iterate_features
+from andon.weights import WeightsRecord
 
 __all__ = ["EMBEDDED_FEATURES", "ConfigT", "FeatureMethod", "FitReport", "Method", "MethodConfig"]
 
@@ -26,7 +27,7 @@ class MethodConfig(BaseModel):
 
     transform: Transform = Transform()
     batch_size: int = 32
-    """Pictures a batch at prediction; changes speed and memory, never scores."""
+    """Images a batch at prediction; changes speed and memory, never scores."""
 
 
 EMBEDDED_FEATURES: Mapping[str, Any] = {
@@ -45,7 +46,7 @@ class FitReport:
     """What happened in ``fit``; kept in the experiment's record.
 
     Attributes:
-        n_train: training pictures.
+        n_train: training images.
         seconds: seconds by stage ("features", "coreset").
         weights: learned parts that were used.
         notes: what a reader of the result has to know ("coreset 4,704 of 47,040 patches").
@@ -60,12 +61,12 @@ class FitReport:
 
 
 class Method(ABC, Generic[ConfigT]):
-    """One way to learn what good pictures look like.
+    """One way to learn what good images look like.
 
     A subclass sets ``name``, ``title``, ``paper`` and ``Config`` and implements ``fit``, ``predict_batch``,
     ``state_dict`` and ``load_state_dict``; ``@register`` makes it known (see ``andon.methods.registry``).
-    The same seed on the same machine gives the same result; the scores of one picture never depend on the other
-    pictures in its batch.
+    The same seed on the same machine gives the same result; the scores of one image never depend on the other
+    images in its batch.
     """
 
     name: ClassVar[str]
@@ -105,7 +106,7 @@ class Method(ABC, Generic[ConfigT]):
         device: torch.device | str = "cpu",
         progress: ProgressCallback = no_progress,
     ) -> FitReport:
-        """Learns from good pictures (at least one; AndonError otherwise)."""
+        """Learns from good images (at least one; AndonError otherwise)."""
 
     @abstractmethod
     def predict_batch(self, batch: torch.Tensor) -> Prediction:
@@ -114,7 +115,7 @@ class Method(ABC, Generic[ConfigT]):
     def iterate_predictions(
         self, images: Images | Iterable[ImageLike], *, progress: ProgressCallback = no_progress
     ) -> Iterator[Prediction]:
-        """Predictions batch by batch, in order: bounded memory whatever the number of pictures."""
+        """Predictions batch by batch, in order: bounded memory whatever the number of images."""
         images = as_images(images)
         for indices, batch in images.batches(self.transform, self.config.batch_size):
             yield self.predict_batch(batch.to(self.device))
@@ -124,7 +125,7 @@ class Method(ABC, Generic[ConfigT]):
         """Image scores ``[N]`` and anomaly maps ``[N, h, w]`` of samples, paths or RGB uint8 arrays."""
         parts = list(self.iterate_predictions(images))
         if not parts:
-            raise AndonError(f"{self.name}: no pictures to predict")
+            raise AndonError(f"{self.name}: no images to predict")
         return Prediction.concatenate(parts)
 
     @abstractmethod
@@ -148,7 +149,7 @@ class Method(ABC, Generic[ConfigT]):
 class FeatureMethod(Method[ConfigT]):
     """A method on a frozen extractor: its features are cached and shared by seeds, subsets and methods.
 
-    An extractor that adapts to good pictures (andon-features) is fitted first: ``fit`` calls ``adapt_extractor``,
+    An extractor that adapts to good images (andon-features) is fitted first: ``fit`` calls ``adapt_extractor``,
     ``state_dict`` adds ``extractor_state()``, and ``load_state_dict`` passes its state through ``restore_extractor``.
     """
 
@@ -160,7 +161,7 @@ class FeatureMethod(Method[ConfigT]):
         """The frozen extractor, made on first use."""
 
     def adapt_extractor(self, images: Images, progress: ProgressCallback = no_progress) -> tuple[str, ...]:
-        """Fits the extractor to good pictures where it can be; returns notes for the report (none otherwise)."""
+        """Fits the extractor to good images where it can be; returns notes for the report (none otherwise)."""
         base = self._unadapted()
         if not isinstance(base, AdaptableExtractor):
             return ()

@@ -29,7 +29,7 @@ _MODULES = {
     "efficientad": "andon.methods.efficientad",
     "padim": "andon.methods.padim",
     "patchcore": "andon.methods.patchcore",
-    "thumbnail-nn": "andon.methods.thumbnail",
+    "thumbnail-nn": "andon.methods.thumbnail_nn",
 }
 _REGISTERED: dict[str, type[Method[Any]]] = {}
 

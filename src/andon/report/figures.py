@@ -144,7 +144,7 @@ def curves_svg(
 def histogram_svg(
     good: npt.NDArray[Any], defective: npt.NDArray[Any], thresholds: Sequence[tuple[str, float]] = (), bins: int = 28
 ) -> str:
-    """Histograms of the scores of good and defective pictures, each as a percentage of its own pictures.
+    """Histograms of the scores of good and defective images, each as a percentage of its own images.
 
     Scores far above the rest (more than six interquartile ranges over the upper quartile) are counted in the last bin.
 
@@ -165,7 +165,7 @@ def histogram_svg(
             counts, _ = np.histogram(np.clip(values.astype(np.float64), low, high), edges)
             shares.append((100 * counts / len(values), css))
     top = 1.05 * max(float(share.max()) for share, _ in shares)
-    plot = Plot((270, 180), (low, high), (0, top), "image score", "% of pictures", grid="y", ticks=(4, 3))
+    plot = Plot((270, 180), (low, high), (0, top), "image score", "% of images", grid="y", ticks=(4, 3))
     x = np.repeat(edges, 2)
     for share, css in shares:
         outline = np.concatenate([[0.0], np.repeat(share, 2), [0.0]])

@@ -1,8 +1,8 @@
-"""The gallery (as the study's Figure 3): picture, mask, one heat map a method, as images for the page.
+"""The gallery (as the study's Figure 3): image, mask, one heat map a method, as images for the page.
 
 A method's heat maps of one task share one colour scale, from the lowest to the highest value of its maps there, so that
-a good picture can be seen to stay cold. Maps lie on the part of the picture that they cover. Their bytes are bounded:
-where there are many pictures they are made smaller, then left out, and the page says so.
+a good image can be seen to stay cold. Maps lie on the part of the image that they cover. Their bytes are bounded:
+where there are many images they are made smaller, then left out, and the page says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
-from andon.benchmark.store import GalleryMaps, GalleryPicture, Store
+from andon.benchmark.store import GalleryImage, GalleryMaps, Store
 from andon.core import AndonError, BoolArray, FloatArray, ImageArray, Region
 from andon.report.results import Column, DatasetResults, Row, plain
 
@@ -29,7 +29,7 @@ COLOUR_MAP = "inferno"
 """Perceptually uniform and readable in grey and with every kind of colour blindness."""
 MAX_BYTES = 9_000_000
 _SIZES = ((512, 256), (384, 192), (256, 160), (192, 128))
-"""(picture, map): longest sides tried, pixels."""
+"""(image, map): longest sides tried, pixels."""
 _OUTLINE_CHARACTERS = 20_000
 
 
@@ -57,11 +57,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Tile:
-    """A heat map over a picture.
+    """A heat map over an image.
 
     Attributes:
         uri: the map's image; "" where there is none, ``note`` says why.
-        box: (x, y, width, height) in the picture's pixels.
+        box: (x, y, width, height) in the image's pixels.
         caption: the image score and whether it alarms.
         alarm: whether it does; None where that is not known.
     """
@@ -75,7 +75,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """A picture with the tiles of the methods."""
+    """An image with the tiles of the methods."""
 
     key: str
     sample_id: str
@@ -101,7 +101,7 @@ class Gallery:
     scales: tuple[Scale | None, ...]
     rows: tuple[GalleryRow, ...]
     left_out: int = 0
-    """Pictures left out to keep the page small."""
+    """Images left out to keep the page small."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Source:
     """What a gallery is drawn from."""
 
     row: Row
-    pictures: list[GalleryPicture]
+    images: list[GalleryImage]
     columns: list[Column]
     maps: list[dict[str, tuple[FloatArray, Region]]]
     captions: list[dict[str, tuple[str, bool | None]]]
@@ -118,36 +118,36 @@ class _Source:
 def build_galleries(
     store: Store, results: Sequence[DatasetResults], problems: list[str], max_bytes: int = MAX_BYTES
 ) -> dict[str, Gallery]:
-    """Galleries by row key, of the tasks that have pictures; together at most ``max_bytes`` (about).
+    """Galleries by row key, of the tasks that have images; together at most ``max_bytes`` (about).
 
     Args:
         problems: gets a line for everything that could not be read.
     """
     sources = [s for d in results for row in d.rows if (s := _source(store, d, row, problems)) is not None]
     galleries: dict[str, Gallery] = {}
-    for picture_side, map_side in _SIZES:
-        galleries = {s.row.key: _draw(s, picture_side, map_side) for s in sources}
+    for image_side, map_side in _SIZES:
+        galleries = {s.row.key: _draw(s, image_side, map_side) for s in sources}
         if _bytes(galleries) <= max_bytes:
             return galleries
-    # Still too large: keep an equal number of each task's pictures, every other one first, so that all types stay.
+    # Still too large: keep an equal number of each task's images, every other one first, so that all types stay.
     share = max_bytes / _bytes(galleries)
     return {key: _fewer(gallery, share) for key, gallery in galleries.items()}
 
 
 def _source(store: Store, results: DatasetResults, row: Row, problems: list[str]) -> _Source | None:
     try:
-        pictures = store.gallery(results.name, row.category, row.data_fingerprint)
+        images = store.gallery(results.name, row.category, row.data_fingerprint)
     except Image.DecompressionBombError as error:
         problems.append(plain(f"gallery of {row.label}: {error}", 400))
         return None
-    if not pictures:
+    if not images:
         return None
     columns, maps, captions = [], [], []
     for column in results.columns:
         for record in results.get(row, column).records:
             try:
                 found = store.maps(record.id)
-                kept = _of_pictures(found, pictures) if found is not None else {}
+                kept = _of_images(found, images) if found is not None else {}
                 if not kept:
                     continue
                 arrays = store.arrays(record.id)
@@ -165,14 +165,14 @@ def _source(store: Store, results: DatasetResults, row: Row, problems: list[str]
             columns.append(column)
             maps.append(kept)
             scores = dict(zip(arrays.sample_ids, arrays.image_scores.tolist(), strict=True))
-            captions.append({p.sample_id: _caption(scores.get(p.sample_id), threshold) for p in pictures})
+            captions.append({p.sample_id: _caption(scores.get(p.sample_id), threshold) for p in images})
             break
-    return _Source(row, pictures, columns, maps, captions)
+    return _Source(row, images, columns, maps, captions)
 
 
-def _of_pictures(maps: GalleryMaps, pictures: Sequence[GalleryPicture]) -> dict[str, tuple[FloatArray, Region]]:
-    """The pictures' maps alone: a store that keeps all maps has hundreds more."""
-    found = ((p.sample_id, maps.get(p.sample_id)) for p in pictures)
+def _of_images(maps: GalleryMaps, images: Sequence[GalleryImage]) -> dict[str, tuple[FloatArray, Region]]:
+    """The images' maps alone: a store that keeps all maps has hundreds more."""
+    found = ((p.sample_id, maps.get(p.sample_id)) for p in images)
     return {sample_id: kept for sample_id, kept in found if kept is not None}
 
 
@@ -182,25 +182,25 @@ def _caption(score: float | None, threshold: float | None) -> tuple[str, bool | 
     return f"{score:.3g}", None if threshold is None else score > threshold
 
 
-def _draw(source: _Source, picture_side: int, map_side: int) -> Gallery:
+def _draw(source: _Source, image_side: int, map_side: int) -> Gallery:
     scales = tuple(Scale.of([values for values, _ in maps.values()]) for maps in source.maps)
     rows = []
-    for number, picture in enumerate(source.pictures):
-        height, width = picture.image.shape[:2]
-        # A mask that is not of the picture's size would lie in the wrong place.
-        mask = picture.mask if picture.mask is not None and picture.mask.shape == (height, width) else None
+    for number, image in enumerate(source.images):
+        height, width = image.image.shape[:2]
+        # A mask that is not of the image's size would lie in the wrong place.
+        mask = image.mask if image.mask is not None and image.mask.shape == (height, width) else None
         tiles = tuple(
-            _tile(maps, scale, picture, captions[picture.sample_id], (width, height), map_side)
+            _tile(maps, scale, image, captions[image.sample_id], (width, height), map_side)
             for maps, scale, captions in zip(source.maps, scales, source.captions, strict=True)
         )
         rows.append(
             GalleryRow(
                 key=f"{source.row.key}-{number}",
-                sample_id=plain(picture.sample_id),
-                defect_type=plain(picture.defect_type),
+                sample_id=plain(image.sample_id),
+                defect_type=plain(image.defect_type),
                 width=width,
                 height=height,
-                uri=image_uri(_at_most(picture.image, picture_side)),
+                uri=image_uri(_at_most(image.image, image_side)),
                 outline=None if mask is None else mask_outline(mask),
                 tiles=tiles,
                 mask=mask,
@@ -212,12 +212,12 @@ def _draw(source: _Source, picture_side: int, map_side: int) -> Gallery:
 def _tile(
     maps: dict[str, tuple[FloatArray, Region]],
     scale: Scale | None,
-    picture: GalleryPicture,
+    image: GalleryImage,
     caption: tuple[str, bool | None],
     size: tuple[int, int],
     side: int,
 ) -> Tile:
-    found = maps.get(picture.sample_id)
+    found = maps.get(image.sample_id)
     if found is None:
         return Tile(note="no map kept", caption=caption[0], alarm=caption[1])
     values, region = found

@@ -36,7 +36,7 @@ from andon.report.tables import (
 
 __all__ = ["render_report"]
 
-_THRESHOLDS = (("test good", "", "good test pictures"), ("train good", "4 2", "good training pictures"))
+_THRESHOLDS = (("test good", "", "good test images"), ("train good", "4 2", "good training images"))
 """Marked in the histograms, at TNR 95 %: (source, dashes, words)."""
 
 
@@ -237,7 +237,7 @@ def _task(
     results: DatasetResults,
     row: Row,
     styles: dict[str, int],
-    pictures: gallery.Gallery | None,
+    images: gallery.Gallery | None,
     problems: list[str],
 ) -> _Task:
     arrays: dict[str, list[tuple[ExperimentRecord, EvaluationArrays]]] = {}
@@ -247,7 +247,7 @@ def _task(
                 arrays.setdefault(column.key, []).append((record, store.arrays(record.id)))
             except AndonError as error:
                 problems.append(plain(str(error), 400))
-    shown = {c.key for c in pictures.columns} if pictures else set()
+    shown = {c.key for c in images.columns} if images else set()
     without = [c.label for c in results.columns if c.key not in shown and results.get(row, c).records]
     records = [r for c in results.columns for r in results.get(row, c).records]
     return _Task(
@@ -257,7 +257,7 @@ def _task(
         histograms=_histograms(results, row, arrays, styles),
         losses=_losses(results, row, styles),
         tables=category_tables(results, row),
-        gallery=pictures,
+        gallery=images,
         no_maps=", ".join(without),
         notes=list(dict.fromkeys(plain(n, 400) for r in records for n in r.evaluation.notes)),
     )
@@ -269,7 +269,7 @@ def _facts(records: Sequence[ExperimentRecord]) -> str:
     train = sorted({r.n_train for r in records})
     image = records[0].evaluation.image
     trained = f"{train[0]}" if len(train) == 1 else f"{train[0]} to {train[-1]}"
-    return f"{trained} good training pictures; test: {image.n_good} good, {image.n_defective} defective"
+    return f"{trained} good training images; test: {image.n_good} good, {image.n_defective} defective"
 
 
 _Arrays = dict[str, list[tuple[ExperimentRecord, EvaluationArrays]]]
@@ -283,7 +283,7 @@ def _curves(results: DatasetResults, arrays: _Arrays, styles: dict[str, int]) ->
         if band is not None:
             roc.append((styles[column.key], band))
     if roc:
-        svg = figures.curves_svg(roc, x_label="FPR (good pictures that alarm)", y_label="TPR", diagonal=True)
+        svg = figures.curves_svg(roc, x_label="FPR (good images that alarm)", y_label="TPR", diagonal=True)
         charts.append(_Chart("ROC: detection", Markup(svg), "grey: a toss of a coin"))
     limit = float(primary_limit(results))
     curves = []
@@ -360,7 +360,7 @@ def _method_details(column: Column) -> list[tuple[str, str]]:
     details = [
         ("Method", plain(spec.method)),
         ("Configuration", _pretty(spec.config)),
-        ("Training pictures", "all" if protocol.shots is None else f"{protocol.shots}, drawn with the seed"),
+        ("Training images", "all" if protocol.shots is None else f"{protocol.shots}, drawn with the seed"),
         ("AUsPRO limits", ", ".join(f"{limit:g}" for limit in protocol.fpr_limits)),
         ("Calibration folds", str(protocol.calibration_folds) if protocol.calibration_folds else "none"),
     ]
@@ -398,7 +398,7 @@ def _finished(dataset: DatasetResults, row: Row, column: Column, record: Experim
         ("Fit (s)", stages),
         ("Predict", f"{record.predict_seconds:.2f} s for the test set"),
         ("Calibration", f"{record.calibration_seconds:.2f} s" if record.calibration_seconds is not None else "none"),
-        ("Speed", f"{record.images_per_second:.2f} pictures a second" if record.images_per_second else "not measured"),
+        ("Speed", f"{record.images_per_second:.2f} images a second" if record.images_per_second else "not measured"),
         ("Features", "read from the cache" if record.features_cached else "computed in this run"),
         ("Peak memory", f"{record.peak_memory_mb:,.0f} MiB"),
         ("Hardware", _hardware(record)),

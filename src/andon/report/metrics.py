@@ -100,7 +100,7 @@ def image_metrics() -> dict[str, Metric]:
             higher_is_better=None,
             published="training_seconds",
         ),
-        Metric("images_per_second", "Pictures a second", lambda r: r.images_per_second, "1/s", None),
+        Metric("images_per_second", "Images a second", lambda r: r.images_per_second, "1/s", None),
         Metric("peak_memory_mb", "Peak memory", lambda r: r.peak_memory_mb, "MiB", None),
     ]
     for percent in ("99", "95", "90"):
@@ -156,7 +156,7 @@ def aupro(limit: str) -> Metric:
 
 
 def defect_auroc(defect_type: str) -> Metric:
-    """AUROC of the pictures of one defect type against all good ones."""
+    """AUROC of the images of one defect type against all good ones."""
 
     def read(record: ExperimentRecord) -> float | None:
         found = record.evaluation.defect_types.get(defect_type)
@@ -166,7 +166,7 @@ def defect_auroc(defect_type: str) -> Metric:
 
 
 def defect_auspro(defect_type: str, limit: str) -> Metric:
-    """AUsPRO of the pictures of one defect type."""
+    """AUsPRO of the images of one defect type."""
 
     def read(record: ExperimentRecord) -> float | None:
         found = record.evaluation.defect_types.get(defect_type)
@@ -178,9 +178,9 @@ def defect_auspro(defect_type: str, limit: str) -> Metric:
 def long_values(record: ExperimentRecord) -> Iterator[tuple[str, str, float | None]]:
     """Every figure of a record as (metric, unit, value); fractions are in 0..1, undefined figures are None."""
     evaluation = record.evaluation
-    yield "n_train", "pictures", record.n_train
-    yield "n_good", "pictures", evaluation.image.n_good
-    yield "n_defective", "pictures", evaluation.image.n_defective
+    yield "n_train", "images", record.n_train
+    yield "n_good", "images", evaluation.image.n_good
+    yield "n_defective", "images", evaluation.image.n_defective
     units = {"%": "fraction", "s": "s", "1/s": "1/s", "MiB": "MiB"}
     for metric in image_metrics().values():
         if "_train_good_" not in metric.name:
@@ -197,7 +197,7 @@ def long_values(record: ExperimentRecord) -> Iterator[tuple[str, str, float | No
         yield f"fpr{where}", "fraction", point.fpr
         yield f"fnr{where}", "fraction", point.fnr
     for defect_type, metrics in evaluation.defect_types.items():
-        yield f"n[{defect_type}]", "pictures", metrics.n
+        yield f"n[{defect_type}]", "images", metrics.n
         yield f"auroc[{defect_type}]", "fraction", metrics.auroc
         for limit, value in metrics.auspro.items():
             yield f"auspro@{limit}[{defect_type}]", "fraction", value

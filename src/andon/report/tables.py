@@ -163,30 +163,30 @@ def _dataset_tables(results: DatasetResults, prefix: str) -> list[Table]:
         _table(
             results,
             f"{prefix}tpr-at-tnr",
-            "Defective pictures found (TPR, %) when 99, 95 and 90 % of the good ones pass",
+            "Defective images found (TPR, %) when 99, 95 and 90 % of the good ones pass",
             [metrics[f"tpr_at_tnr_{t}"] for t in targets],
             study=8,
-            notes=("Thresholds are set on the test set's own good pictures.",),
+            notes=("Thresholds are set on the test set's own good images.",),
         ),
         _table(
             results,
             f"{prefix}train-threshold",
-            "Threshold set on good training pictures alone: error rates on the test set (%)",
+            "Threshold set on good training images alone: error rates on the test set (%)",
             [
                 replace(metrics[f"{rate}_train_good_{t}"], title=f"{rate.upper()}, threshold set for TNR {t} %")
                 for t in targets
                 for rate in ("fpr", "fnr")
             ],
             notes=(
-                "Thresholds come from scores of training pictures by models that did not see them. "
-                "FPR: good pictures that alarm (promised: 100 % − TNR). FNR: defective pictures that pass.",
+                "Thresholds come from scores of training images by models that did not see them. "
+                "FPR: good images that alarm (promised: 100 % − TNR). FNR: defective images that pass.",
             ),
         ),
         _table(results, f"{prefix}auspro", f"Localisation: AUsPRO to a pixel FPR of {limit} (%)", [auspro(limit)], 9),
         _table(
             results,
             f"{prefix}speed",
-            "Training time (s), prediction speed (pictures a second), peak memory (MiB)",
+            "Training time (s), prediction speed (images a second), peak memory (MiB)",
             [metrics["training_seconds"], metrics["images_per_second"], metrics["peak_memory_mb"]],
             study=10,
         ),
@@ -248,21 +248,21 @@ def _defect_types(results: DatasetResults, row: Row) -> Table:
         f"defect-types-{row.key}",
         f"{row.label}: by defect type (%)",
         groups,
-        stub="Defect type (pictures)",
-        notes=("Pictures of one defect type against all good ones.",),
+        stub="Defect type (images)",
+        notes=("Images of one defect type against all good ones.",),
     )
 
 
 def _operating_points(results: DatasetResults, row: Row) -> Table:
     runs = [results.get(row, column) for column in results.columns]
     points: list[tuple[Source, str | None, str]] = []
-    sources: dict[Source, str] = {"test good": "good test pictures", "train good": "good training pictures"}
+    sources: dict[Source, str] = {"test good": "good test images", "train good": "good training images"}
     for source, where in sources.items():
         points += [(source, t, f"Set on {where}, TNR {t} %") for t in ("99", "95", "90")]
     points.append(("best F1", None, "Best F1 (set on the test set's labels)"))
     parts: tuple[tuple[Literal["fpr", "fnr", "threshold"], str], ...] = (
-        ("fpr", "FPR: good pictures that alarm (%)"),
-        ("fnr", "FNR: defective pictures that pass (%)"),
+        ("fpr", "FPR: good images that alarm (%)"),
+        ("fnr", "FNR: defective images that pass (%)"),
         ("threshold", "Threshold"),
     )
     groups = []

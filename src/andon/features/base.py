@@ -1,0 +1,160 @@
+"""Frozen feature extractors and their per-image cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from andon.core import ProgressCallback, no_progress
+from andon.data.cache import ArrayCache
+from andon.data.images import Images
+from andon.data.transform import Transform
+from andon.weights.record import WeightsRecord
+
+__all__ = ["AdaptableExtractor", "FeatureExtractor", "FittedExtractor", "iterate_features"]
+
+
+class FeatureExtractor(Protocol):
+    """A frozen network: images to feature maps, one a stage."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of architecture, weights and stages: features are cached under it."""
+        ...
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        ...
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each stage in input pixels."""
+        ...
+
+    @property
+    def weights(self) -> WeightsRecord: ...
+
+    def to(self, device: torch.device | str) -> FeatureExtractor: ...
+
+    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """float32 ``[B, 3, H, W]`` to one ``[B, C, h, w]`` a stage, without gradient, in evaluation mode."""
+        ...
+
+
+class FittedExtractor(FeatureExtractor, Protocol):
+    """An extractor with a part that was fitted to good images; it belongs to what a method has learned."""
+
+    @property
+    def base(self) -> FeatureExtractor:
+        """The extractor before it was adapted."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What was fitted, as tensors."""
+        ...
+
+    def describe(self) -> str:
+        """What was fitted, in a few words for a report's notes."""
+        ...
+
+
+@runtime_checkable
+class AdaptableExtractor(Protocol):
+    """What an extractor has besides ``FeatureExtractor`` if it can be fitted to a station's good images.
+
+    A method on it calls ``adapt`` first thing in ``fit``; the same images give the same result.
+    """
+
+    def adapt(
+        self,
+        images: Images,
+        transform: Transform,
+        *,
+        device: torch.device | str = "cpu",
+        progress: ProgressCallback = no_progress,
+    ) -> FittedExtractor: ...
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> FittedExtractor:
+        """From ``FittedExtractor.state()``; AndonError names a tensor that is missing or does not fit."""
+        ...
+
+
+def iterate_features(
+    extractor: FeatureExtractor,
+    images: Images,
+    transform: Transform,
+    *,
+    batch_size: int = 8,
+    device: torch.device | str = "cpu",
+    progress: ProgressCallback = no_progress,
+    stage: str = "features",
+) -> Iterator[tuple[range, tuple[torch.Tensor, ...]]]:
+    """Features of all images in order, ``(indices, one float32 [B, C, h, w] a stage)``, on ``device``.
+
+    Where ``images`` has a cache, features are computed once an image and read back afterwards; each image's are
+    then its own entry, so that seeds, few-shot subsets and methods share them. While missing ones are computed the
+    cache's lock is held: a second process that wants the same waits and reads. What is computed for an image does not
+    depend on which others of its batch were cached, up to rounding: a convolution treats each image alone.
+
+    Memory: one batch of images and features, whatever the number of images.
+    """
+    cache, total = images.cache, len(images)
+    if cache is None:
+        for indices, batch in images.batches(transform, batch_size):
+            yield indices, extractor(batch.to(device))
+            progress(stage, indices.stop, total)
+        return
+    kind = f"features-{extractor.fingerprint}-{transform.key}"
+    for start in range(0, total, batch_size):
+        indices = range(start, min(start + batch_size, total))
+        yield indices, _read_or_compute(extractor, images, transform, indices, device, cache, kind)
+        progress(stage, indices.stop, total)
+
+
+def _compute(
+    extractor: FeatureExtractor,
+    images: Images,
+    transform: Transform,
+    indices: Sequence[int],
+    device: torch.device | str,
+) -> tuple[torch.Tensor, ...]:
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="andon-decode") as pool:
+        batch = np.stack(list(pool.map(lambda i: images.resized(i, transform), indices)))
+    return extractor(transform.normalise(batch).to(device))
+
+
+def _read_or_compute(
+    extractor: FeatureExtractor,
+    images: Images,
+    transform: Transform,
+    indices: range,
+    device: torch.device | str,
+    cache: ArrayCache,
+    kind: str,
+) -> tuple[torch.Tensor, ...]:
+    keys = [images.fingerprint(i) for i in indices]
+    entries = [cache.get(kind, key) for key in keys]
+    if any(entry is None for entry in entries):
+        with cache.lock(kind):
+            # Another process may have put some there in the meantime.
+            entries = [
+                cache.get(kind, key) if entry is None else entry for key, entry in zip(keys, entries, strict=True)
+            ]
+            rows = [row for row, entry in enumerate(entries) if entry is None]
+            if rows:
+                computed = _compute(extractor, images, transform, [indices[row] for row in rows], device)
+                on_host = [level.cpu().numpy() for level in computed]
+                for number, row in enumerate(rows):
+                    entry = tuple(level[number] for level in on_host)
+                    cache.put(kind, keys[row], entry)
+                    entries[row] = entry
+                if len(rows) == len(entries):
+                    return computed
+    complete = [entry for entry in entries if entry is not None]
+    return tuple(torch.from_numpy(np.stack(level)).to(device) for level in zip(*complete, strict=True))

@@ -1,0 +1,20 @@
+"""The synthetic line: six rendered inspection tasks in AutoVI's layout.
+
+``render`` gives one image with its ground truth, ``generate`` writes a data set.
+"""
+
+from andon.synthetic.generation import MANIFEST, generate, plan_images
+from andon.synthetic.knobs import Counts, Knobs
+from andon.synthetic.rendering import TASKS, RenderedScene, defect_types, render
+
+__all__ = [
+    "MANIFEST",
+    "TASKS",
+    "Counts",
+    "Knobs",
+    "RenderedScene",
+    "defect_types",
+    "generate",
+    "plan_images",
+    "render",
+]

@@ -1,0 +1,1 @@
+"""The one training loop, its schedules and losses, and what pre-training recipes share."""

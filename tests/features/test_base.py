@@ -1,0 +1,140 @@
+"""Features with their cache: computed once, shared, the same whether cached or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from andon.data.images import Images
+from andon.data.transform import Transform
+from andon.features import create_extractor, iterate_features
+from andon.weights import WeightsRecord
+
+TRANSFORM = Transform(size=(32, 40))
+
+
+class MemoryCache:
+    """The cache's contract, in memory, with a record of what was asked of it."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], tuple[np.ndarray[Any, Any], ...]] = {}
+        self.locked = False
+        self.locks = 0
+
+    def get(self, kind: str, key: str) -> tuple[np.ndarray[Any, Any], ...] | None:
+        return self.entries.get((kind, key))
+
+    def put(self, kind: str, key: str, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+        if kind.startswith("features"):
+            assert self.locked, "features are put while the lock is held"
+        self.entries[kind, key] = tuple(np.array(a) for a in arrays)
+
+    @contextmanager
+    def lock(self, kind: str) -> Iterator[None]:
+        assert not self.locked
+        self.locked = True
+        self.locks += 1
+        yield
+        self.locked = False
+
+
+class Counting:
+    """An extractor that counts the images it is given."""
+
+    def __init__(self) -> None:
+        self.inner = create_extractor("resnet18", ("layer1", "layer2"), "random")
+        self.fingerprint = self.inner.fingerprint
+        self.channels, self.strides = self.inner.channels, self.inner.strides
+        self.weights: WeightsRecord = self.inner.weights
+        self.batches: list[int] = []
+
+    def to(self, device: torch.device | str) -> Counting:
+        return self
+
+    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.batches.append(len(batch))
+        return self.inner(batch)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8) for i in range(7)]
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Equal up to the rounding by which a convolution of three images differs from one of seven."""
+    assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+def collected(extractor: Counting, images: Images, batch_size: int) -> list[torch.Tensor]:
+    parts = list(iterate_features(extractor, images, TRANSFORM, batch_size=batch_size))
+    assert [i for indices, _ in parts for i in indices] == list(range(len(images)))
+    return [torch.cat([features[level] for _, features in parts]) for level in range(2)]
+
+
+def test_without_a_cache_features_are_the_extractors(pictures: list[np.ndarray[Any, Any]]) -> None:
+    extractor = Counting()
+    found = collected(extractor, Images(pictures), 3)
+    batch = TRANSFORM.normalise(np.stack([TRANSFORM.resize(p) for p in pictures]))
+    for a, b in zip(found, extractor.inner(batch), strict=True):
+        close(a, b)
+    assert extractor.batches == [3, 3, 1]
+
+
+def test_each_image_is_computed_once_and_read_back_equal(pictures: list[np.ndarray[Any, Any]]) -> None:
+    cache, extractor = MemoryCache(), Counting()
+    images = Images(pictures, cache)  # type: ignore[arg-type]
+    plain = collected(Counting(), Images(pictures), 3)
+    few = collected(extractor, images.subset([1, 4]), 3)
+    assert extractor.batches == [2]
+    everything = collected(extractor, images, 3)
+    assert extractor.batches == [2, 2, 2, 1], "only what was missing is computed"
+    again = collected(extractor, images, 5)
+    assert sum(extractor.batches) == len(pictures)
+    locks = cache.locks
+    assert locks == 4, "no lock where nothing is missing"
+    for level in range(2):
+        assert torch.equal(everything[level], again[level])
+        assert torch.equal(few[level], everything[level][[1, 4]])
+        close(everything[level], plain[level])
+
+
+def test_what_another_process_puts_while_we_wait_is_read(pictures: list[np.ndarray[Any, Any]]) -> None:
+    filled = MemoryCache()
+    collected(Counting(), Images(pictures, filled), 7)  # type: ignore[arg-type]
+
+    class Late(MemoryCache):
+        @contextmanager
+        def lock(self, kind: str) -> Iterator[None]:
+            self.entries.update(filled.entries)
+            with super().lock(kind):
+                yield
+
+    extractor = Counting()
+    collected(extractor, Images(pictures, Late()), 7)  # type: ignore[arg-type]
+    assert extractor.batches == []
+
+
+def test_other_stages_weights_and_transforms_have_entries_of_their_own(pictures: list[np.ndarray[Any, Any]]) -> None:
+    cache = MemoryCache()
+    images = Images(pictures[:1], cache)  # type: ignore[arg-type]
+    for weights in ("random", "random:1"):
+        for transform in (TRANSFORM, Transform(size=(32, 40), normalisation="unit")):
+            list(iterate_features(create_extractor("resnet18", (1,), weights), images, transform))
+    assert len({kind for kind, _ in cache.entries if kind.startswith("features")}) == 4
+
+
+def test_progress_is_told(pictures: list[np.ndarray[Any, Any]]) -> None:
+    told: list[tuple[str, int, int]] = []
+    list(
+        iterate_features(
+            Counting(), Images(pictures), TRANSFORM, batch_size=4, progress=lambda *a: told.append(a), stage="look"
+        )
+    )
+    assert told == [("look", 4, 7), ("look", 7, 7)]

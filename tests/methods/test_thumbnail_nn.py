@@ -1,0 +1,162 @@
+"""thumbnail-nn against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from andon.core import AndonError
+from andon.methods import create_method
+
+MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
+
+
+def pictures(n: int, seed: int, shape: tuple[int, int] = (60, 70)) -> list[np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(n)]
+
+
+def thumbnails(images: list[np.ndarray[Any, Any]], standardise: bool) -> np.ndarray[Any, Any]:
+    small = [np.asarray(Image.fromarray(i).resize((48, 48), Image.Resampling.BILINEAR), dtype=float) for i in images]
+    return np.stack([(i - i.mean()) / i.std() if standardise else i / 255 for i in small])
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_scores_and_maps_are_the_brute_force_ones(standardise: bool) -> None:
+    train, test = pictures(9, 0), pictures(4, 1)
+    method = create_method("thumbnail-nn", standardise=standardise)
+    method.fit(train)
+    found = method.predict(test)
+    bank, queries = thumbnails(train, standardise), thumbnails(test, standardise)
+    distance, index = (
+        NearestNeighbors(n_neighbors=1, algorithm="brute").fit(bank.reshape(9, -1)).kneighbors(queries.reshape(4, -1))
+    )
+    np.testing.assert_allclose(found.image_scores, distance[:, 0], rtol=1e-6)
+    expected = np.sqrt(np.square(queries - bank[index[:, 0]]).sum(3))
+    assert found.anomaly_maps is not None
+    np.testing.assert_allclose(found.anomaly_maps, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.sqrt(np.square(found.anomaly_maps).sum((1, 2))), found.image_scores, rtol=1e-5)
+
+
+def test_a_known_image_scores_exactly_zero_and_ties_go_to_the_first() -> None:
+    a, b = pictures(2, 3)
+    method = create_method("thumbnail-nn")
+    method.fit([a, b, a])
+    found = method.predict([b, a])
+    assert found.image_scores.tolist() == [0, 0]
+    method = create_method("thumbnail-nn", standardise=False)
+    low, high = np.full((48, 48, 3), 100, np.uint8), np.full((48, 48, 3), 104, np.uint8)
+    method.fit([high, low])
+    between = np.full((48, 48, 3), 102, np.uint8)
+    between[0, 0] = 104  # nearer to the first by one pixel only
+    assert method.predict([between]).anomaly_maps[0, 0, 0] == 0  # type: ignore[index]
+
+
+def test_exposure_is_no_defect_and_a_uniform_image_is_no_trouble() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 100, (48, 48, 3), dtype=np.uint8)
+    method = create_method("thumbnail-nn")
+    method.fit([image])
+    assert method.predict([2 * image + 10]).image_scores[0] < 1e-5
+    uniform = method.predict([np.full((48, 48, 3), 7, np.uint8)]).image_scores[0]
+    np.testing.assert_allclose(uniform, np.sqrt(48 * 48 * 3), rtol=1e-6)
+
+
+def test_banks_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = pictures(11, 5), pictures(3, 6)
+    method = create_method("thumbnail-nn")
+    method.fit(train)
+    whole = method.predict(test)
+    monkeypatch.setattr("andon.methods.thumbnail_nn._BANK_ROWS", 3)
+    np.testing.assert_array_equal(method.predict(test).image_scores, whole.image_scores)
+
+
+def test_scores_do_not_depend_on_batch_mates_size_or_seed() -> None:
+    train, test = pictures(5, 0), pictures(4, 1)
+    scores = []
+    for batch_size, seed in ((1, 0), (3, 1), (32, 2)):
+        method = create_method("thumbnail-nn", batch_size=batch_size)
+        method.fit(train, seed=seed)
+        scores.append(method.predict(test).image_scores)
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
+    assert not type(method).seeded
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        {"size": (16, 24), "normalisation": "imagenet"},
+        {"size": (32, 20), "crop": (12, 10), "normalisation": "unit"},
+    ],
+)
+def test_other_sizes_crops_and_normalisations(transform: dict[str, Any]) -> None:
+    train, test = pictures(4, 0), pictures(2, 1)
+    method = create_method("thumbnail-nn", transform=transform, standardise=False)
+    method.fit(train)
+    found = method.predict(test)
+    resized = [np.stack([method.transform.resize(i) for i in group]).astype(float) / 255 for group in (train, test)]
+    distances = np.linalg.norm(resized[1].reshape(2, 1, -1) - resized[0].reshape(1, 4, -1), axis=2)
+    np.testing.assert_allclose(found.image_scores, distances.min(1), rtol=1e-6)
+    assert found.anomaly_maps is not None
+    assert found.anomaly_maps.shape[1:] == method.transform.output_size
+    assert found.region == method.transform.region
+
+
+def test_state_round_trip() -> None:
+    train, test = pictures(4, 0), pictures(2, 1)
+    method, other = create_method("thumbnail-nn"), create_method("thumbnail-nn")
+    method.fit(train)
+    other.load_state_dict(method.state_dict())
+    np.testing.assert_array_equal(method.predict(test).anomaly_maps, other.predict(test).anomaly_maps)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "lacks the tensor thumbnails"),
+        ({"thumbnails": torch.zeros(3, 5, dtype=torch.uint8)}, r"thumbnails .* is \[3, 5\], not \[n, 6912\]"),
+        ({"thumbnails": torch.zeros(0, 6912, dtype=torch.uint8)}, r"thumbnails .* is \[0, 6912\]"),
+        ({"thumbnails": torch.zeros(3, 6912)}, "thumbnails .* torch.float32, not torch.uint8"),
+        ({"thumbnails": torch.zeros(3, 6912, dtype=torch.uint8), "x": torch.zeros(1)}, "unknown tensor x"),
+    ],
+)
+def test_a_wrong_state_is_refused(state: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(AndonError, match=message):
+        create_method("thumbnail-nn").load_state_dict(state)
+
+
+def test_before_fit_and_without_images() -> None:
+    method = create_method("thumbnail-nn")
+    with pytest.raises(AndonError, match="before fit"):
+        method.predict(pictures(1, 0))
+    with pytest.raises(AndonError, match="fit first"):
+        method.state_dict()
+    with pytest.raises(AndonError, match="no images"):
+        method.fit([])
+
+
+def test_one_image_is_enough() -> None:
+    method = create_method("thumbnail-nn")
+    report = method.fit(pictures(1, 0))
+    assert report.n_train == 1
+    assert method.predict(pictures(2, 0)).image_scores[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MTD.is_dir(), reason="the magnetic tiles are not here")
+@pytest.mark.parametrize(("standardise", "expected"), [(True, 0.931), (False, 0.582)])
+def test_floor_on_real_images(standardise: bool, expected: float) -> None:
+    train = sorted((MTD / "train" / "good").iterdir())
+    test = sorted(p for p in (MTD / "test").rglob("*") if p.is_file())
+    method = create_method("thumbnail-nn", standardise=standardise)
+    method.fit(train)
+    auroc = roc_auc_score([p.parent.name != "good" for p in test], method.predict(test).image_scores)
+    assert auroc == pytest.approx(expected, abs=0.002)
