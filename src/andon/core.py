@@ -20,8 +20,11 @@ __all__ = [
     "BoolArray",
     "Category",
     "Channel",
+    "ConfigError",
+    "DataError",
     "Dataset",
     "DefectConfig",
+    "DetectorError",
     "FloatArray",
     "FullFrame",
     "GroundTruth",
@@ -31,6 +34,9 @@ __all__ = [
     "Region",
     "Sample",
     "Split",
+    "StoreError",
+    "TrainingError",
+    "WeightsError",
     "no_progress",
 ]
 
@@ -55,7 +61,41 @@ class AndonError(Exception):
     """An error that the user can mend: the message names the file or option, what is wrong and what to do.
 
     The command line prints the message in one line and exits with code 2; it never shows a traceback for it.
+
+    ::
+
+        AndonError
+        ├── DataError        an image, mask, map or data set: unreadable, damaged, of the wrong shape, inconsistent
+        ├── ConfigError      an option, a plan, a configuration, a name that nothing has
+        ├── WeightsError     learned parts: not found, damaged, of another network or another hash
+        ├── DetectorError    a detector's file or state: damaged, of another version, of another method
+        ├── TrainingError    a fit that cannot begin or goes wrong: no images, losses that explode, no memory for it
+        └── StoreError       a benchmark's store: not one, of another version, damaged, in use
     """
+
+
+class DataError(AndonError):
+    """An image, mask, map or data set that cannot be read, is damaged, or does not fit together."""
+
+
+class ConfigError(AndonError):
+    """An option, plan or configuration that is not valid, or a name that nothing has."""
+
+
+class WeightsError(AndonError):
+    """Learned parts that are not found, damaged, or of another network."""
+
+
+class DetectorError(AndonError):
+    """A detector's file or state that is damaged, of another version, or of another method."""
+
+
+class TrainingError(AndonError):
+    """A fit that cannot begin, or that goes wrong."""
+
+
+class StoreError(AndonError):
+    """A benchmark's store that is none, is of another version, is damaged, or is in use."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from andon.benchmark._files import StoreError, publish_directory, write_atomically
 from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure
-from andon.core import AndonError, BoolArray, FloatArray, ImageArray, Region
+from andon.core import AndonError, BoolArray, FloatArray, ImageArray, Region, StoreError
 from andon.evaluation.result import EvaluationArrays
 
 if TYPE_CHECKING:

@@ -1,0 +1,28 @@
+"""Frozen pydantic models, and what is wrong with their input in one sentence."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+__all__ = ["FrozenModel", "first_fault"]
+
+
+class FrozenModel(BaseModel):
+    """A model that cannot be changed and refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def first_fault(error: ValidationError, known: type[BaseModel] | None = None) -> str:
+    """The first thing that is wrong, for the end of a message: ``option 'sigma': Input should be … (got -1)``.
+
+    Args:
+        known: the model whose fields are listed where an unknown one was given.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        fields = "" if known is None else f"; known: {', '.join(known.model_fields)}"
+        return f"unknown option {where!r}{fields}"
+    what = first["msg"].removeprefix("Value error, ")
+    return f"option {where!r}: {what} (got {first['input']!r})" if where else what
