@@ -5,16 +5,15 @@ from __future__ import annotations
 import datetime
 import platform
 import time
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from andon.benchmark.evaluate import evaluate
+from andon.benchmark import evaluate
 from andon.core import Category, ImageArray, Sample
-from andon.data.images import Images
-from andon.methods import Method, create_method
+from andon.data import Images
+from andon.methods import Detector, create_method
 from bench_coreset import processor
 
 
@@ -25,26 +24,25 @@ def machine() -> str:
     )
 
 
-def beside_the_floor(method: Method[Any], category: Category, images: Images) -> list[str]:
-    """Image AUROC and AUsPRO to 0.05, in %, of a fitted method, then of ``thumbnail-nn`` on the same images."""
-    floor = create_method("thumbnail-nn")
-    floor.fit(images)
+def beside_the_floor(detector: Detector, category: Category, images: Images) -> list[str]:
+    """Image AUROC and AUsPRO to 0.05, in %, of a detector, then of ``thumbnail-nn`` on the same images."""
+    floor = create_method("thumbnail-nn").fit(images)
     figures: list[str] = []
-    for each in (method, floor):
+    for each in (detector, floor):
         result = evaluate(each, category, fpr_limits=(0.05,)).evaluation
         localisation = result.localisation
         figures += [
             f"{100 * (result.image.auroc or 0):.1f}",
-            f"{100 * localisation.auspro['0.05']:.1f}" if localisation is not None and localisation.auspro else "–",
+            f"{100 * localisation.auspro[0.05]:.1f}" if localisation is not None and localisation.auspro else "–",
         ]
     return figures
 
 
-def prediction_ms(method: Method[Any], category: Category) -> float:
+def prediction_ms(detector: Detector, category: Category) -> float:
     """CPU milliseconds an image, over ten."""
     some = Images(category.test[:10])
     start = time.process_time()
-    method.predict(some)
+    detector.predict(some)
     return 1000 * (time.process_time() - start) / len(some)
 
 

@@ -54,14 +54,13 @@ def prepare(case: Path) -> None:
 
 
 def run_andon(case: Path, maps: str) -> tuple[float, dict[float, float]]:
-    from andon.benchmark.evaluate import evaluate_maps
+    from andon.benchmark.maps import evaluate_maps
     from andon.data import load_dataset
 
     start = time.process_time()
     report = evaluate_maps(case / maps, load_dataset(case / "dataset"), fpr_limits=LIMITS)
     seconds = time.process_time() - start
-    values = report.results[CATEGORY].evaluation.localisation.auspro
-    return seconds, {float(k): v for k, v in values.items()}
+    return seconds, report.results[CATEGORY].evaluation.localisation.auspro
 
 
 def run_plain(case: Path, maps: str) -> tuple[float, dict[float, float]]:

@@ -28,12 +28,11 @@ import torch
 
 from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_image
 from andon.core import Category, ImageArray
-from andon.data import load_dataset
-from andon.data.cache import ArrayCache
-from andon.data.images import Images
+from andon.data import ArrayCache, Images, load_dataset
 from andon.methods import create_method
-from andon.methods.cflow.flows import ConditionalFlow, CouplingBlock, GridFlow, Permutation, positional_encoding
-from andon.methods.cflow.method import Cflow, CflowConfig
+from andon.methods.cflow import Cflow, CflowConfig, CflowDetector
+from andon.methods.cflow.flows import ConditionalFlow, CouplingBlock, Permutation, positional_encoding
+from andon.methods.cflow.grid import GridFlow
 from andon.synthetic import TASKS, Counts, generate
 
 RESULTS = Path(__file__).parent / "results"
@@ -150,10 +149,10 @@ def speed(keep: bool) -> list[str]:
             features = torch.randn(shape, generator=torch.Generator().manual_seed(1))
             blocks = [LiteralBlock(block) for block in flow.coupling_blocks()]
             grid = GridFlow(flow, positional_encoding(condition, height, width))
-            one, two = literal(blocks, features, condition, fibres), grid.log_likelihood(features)
+            one, two = literal(blocks, features, condition, fibres), grid(features)
             difference = float((one - two).abs().max()) / channels
             slow = milliseconds(lambda b=blocks, f=features, c=condition, n=fibres: literal(b, f, c, n))  # type: ignore[misc]
-            fast = milliseconds(lambda g=grid, f=features: g.log_likelihood(f))  # type: ignore[misc]
+            fast = milliseconds(lambda g=grid, f=features: g(f))  # type: ignore[misc]
             sums = [a + b for a, b in zip(sums, [*slow, *fast], strict=True)]
             worst = max(worst, difference)
             if len(scales) > 1:
@@ -176,16 +175,15 @@ def speed_row(name: str, batch: int, scale: str, fibres: int, times: list[float]
 # Trainings
 
 
-def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[Cflow, str]:
-    method = create_method("cflow", preset="embedded", budget=budget)
-    assert isinstance(method, Cflow)
+def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[CflowDetector, str]:
     images = Images(category.train, cache)
     start = time.process_time()
-    report = method.fit(images)
+    detector = create_method("cflow", preset="embedded", budget=budget).fit(images)
     seconds = time.process_time() - start
-    figures = beside_the_floor(method, category, images)
-    each_ms = prediction_ms(method, category)
-    ((steps, last),) = [points[-1] for name, points in report.curves.items() if name.endswith("/nll")]
+    assert isinstance(detector, CflowDetector)
+    figures = beside_the_floor(detector, category, images)
+    each_ms = prediction_ms(detector, category)
+    steps, last = detector.report.curves["nll"][-1]
     cells = [
         category.name,
         *figures,
@@ -194,19 +192,19 @@ def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[Cflow
         f"{last:.2f}",
         f"{each_ms:.0f} ms",
     ]
-    return method, f"| {' | '.join(cells)} |"
+    return detector, f"| {' | '.join(cells)} |"
 
 
-def grid_of_maps(method: Cflow, category: Category, path: Path) -> None:
+def grid_of_maps(detector: CflowDetector, category: Category, path: Path) -> None:
     """Defective images and, last, two good ones: image, truth, map (all maps on one scale)."""
     chosen = shown_samples(category)
     images, rows = Images(chosen), []
-    maps = method.predict(images).anomaly_maps
+    maps = detector.predict(images).anomaly_maps
     assert maps is not None
     # Log-likelihoods of glaring defects are many times those of plain ones; the scale ends at a typical one.
     low, high = float(np.median(maps)), float(np.median(maps[: len(chosen) - 2].max((1, 2))))
     for i, sample in enumerate(chosen):
-        image = images.resized(i, method.transform)
+        image = images.resized(i, detector.transform)
         level = (255 * ((maps[i] - low) / (high - low)).clip(0, 1)).astype(np.uint8)
         heat = cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1]
         row: list[ImageArray] = [image, truth_image(sample, image.shape[1::-1]), heat]
@@ -237,14 +235,14 @@ def trainings(options: argparse.Namespace) -> list[str]:
         cache = ArrayCache(options.cache or Path(folder) / "cache")
         for task in options.tasks:
             category = load_dataset(root)[task]
-            method, row = trained(category, options.budget, cache)
+            detector, row = trained(category, options.budget, cache)
             print(row, flush=True)
             lines.append(row)
             if options.write:  # what is done stays, should it be stopped
                 write("cflow.md", [*lines, ""])
-            if options.pictures:
-                options.pictures.mkdir(parents=True, exist_ok=True)
-                grid_of_maps(method, category, options.pictures / f"{task}.png")
+            if options.images:
+                options.images.mkdir(parents=True, exist_ok=True)
+                grid_of_maps(detector, category, options.images / f"{task}.png")
     return [*lines, ""]
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from andon._tools.seeds import step_generator
 from andon.methods.dsr.codebook import VectorQuantizer
-from andon.training.loop import step_generator
 
 RESULTS = Path(__file__).parent / "results" / "codebook.md"
 CODES, CHANNELS, REPEATS = 4096, 128, 5

@@ -30,8 +30,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from andon.methods import create_method
+from andon.methods.patchcore import Patchcore
 from andon.methods.patchcore.coreset import greedy_k_centre, projection_matrix, to_fixed_point
-from andon.methods.patchcore.neighbours import embed
+from andon.methods.patchcore.embedding import embed, patch_parts
 
 RESULTS = Path(__file__).with_name("results") / "coreset.md"
 N_IMAGES, SIDE = 100, 256
@@ -49,11 +50,9 @@ def textured(n: int, side: int, seed: int = 0) -> np.ndarray:
 
 def features() -> torch.Tensor:
     method = create_method("patchcore", backbone="resnet18", weights="random", transform={"size": (SIDE, SIDE)})
-    rows = []
-    for batch in np.array_split(textured(N_IMAGES, SIDE), N_IMAGES // 10):
-        stages = method.extractor(method.transform.normalise(batch))  # type: ignore[attr-defined]
-        rows.append(embed(method.parts(stages)))  # type: ignore[attr-defined]
-    everything = torch.cat(rows)
+    assert isinstance(method, Patchcore)
+    batches = map(method.config.transform.normalise, np.array_split(textured(N_IMAGES, SIDE), N_IMAGES // 10))
+    everything = torch.cat([embed(patch_parts(method.config, method.extractor(batch))) for batch in batches])
     matrix = projection_matrix(*everything.shape, eps=0.9, seed=0)
     assert matrix is not None
     return everything @ matrix

@@ -27,11 +27,10 @@ from torch.nn import functional as F
 
 from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_image
 from andon.core import Category, FloatArray, ImageArray
-from andon.data import load_dataset
-from andon.data.images import Images
+from andon.data import Images, load_dataset
 from andon.methods import create_method
 from andon.methods._perlin import perlin_noise
-from andon.methods.draem.method import Draem
+from andon.methods.draem import Draem, DraemDetector
 from andon.synthetic import TASKS, Counts, generate
 from andon.training.losses import focal_loss, ssim
 
@@ -92,8 +91,8 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def speed() -> list[str]:
     generator = torch.Generator().manual_seed(0)
-    picture = torch.rand((BATCH, 3, SIZE, SIZE), generator=generator)
-    other = (picture + 0.1 * torch.rand(picture.shape, generator=generator)).requires_grad_()
+    images = torch.rand((BATCH, 3, SIZE, SIZE), generator=generator)
+    other = (images + 0.1 * torch.rand(images.shape, generator=generator)).requires_grad_()
     logits = torch.randn((BATCH, 2, SIZE, SIZE), generator=generator, requires_grad=True)
     target = (torch.rand((BATCH, 1, SIZE, SIZE), generator=generator) > 0.9).float()
     rng = np.random.default_rng(0)
@@ -102,8 +101,8 @@ def speed() -> list[str]:
         lambda: [perlin_noise((SIZE, SIZE), (8, 8), rng) for _ in range(BATCH)],
     ]
     similarity = [
-        lambda: literal_ssim(other, picture).backward(),  # type: ignore[no-untyped-call]
-        lambda: ssim(other, picture).backward(),  # type: ignore[no-untyped-call]
+        lambda: literal_ssim(other, images).backward(),  # type: ignore[no-untyped-call]
+        lambda: ssim(other, images).backward(),  # type: ignore[no-untyped-call]
     ]
     focal = [
         lambda: literal_focal(logits.softmax(1), target).backward(),  # type: ignore[no-untyped-call]
@@ -129,33 +128,33 @@ def speed() -> list[str]:
 # Trainings
 
 
-def trained(category: Category, budget: float) -> tuple[Draem, str]:
-    method = create_method("draem", preset="embedded", budget=budget)
-    assert isinstance(method, Draem)
+def trained(category: Category, budget: float) -> tuple[DraemDetector, str]:
     start = time.process_time()
-    report = method.fit(Images(category.train))
+    detector = create_method("draem", preset="embedded", budget=budget).fit(category)
     seconds = time.process_time() - start
-    figures = beside_the_floor(method, category, Images(category.train))
-    each_ms = prediction_ms(method, category)
-    losses = [f"{report.curves[name][-1][1]:.4f}" for name in ("l2", "ssim", "focal")]
-    steps = report.curves["focal"][-1][0]
+    assert isinstance(detector, DraemDetector)
+    curves = detector.report.curves
+    figures = beside_the_floor(detector, category, Images(category.train))
+    each_ms = prediction_ms(detector, category)
+    losses = [f"{curves[name][-1][1]:.4f}" for name in ("l2", "ssim", "focal")]
+    steps = curves["focal"][-1][0]
     cells = [category.name, *figures, f"{seconds:.0f} s", str(steps), *losses, f"{each_ms:.0f} ms"]
-    return method, f"| {' | '.join(cells)} |"
+    return detector, f"| {' | '.join(cells)} |"
 
 
-def grid(method: Draem, category: Category, path: Path) -> None:
+def grid(detector: DraemDetector, category: Category, path: Path) -> None:
     """Defective images and two good ones: image, truth, reconstruction, map (all maps on one scale)."""
     chosen = shown_samples(category)
     images, rows = Images(chosen), []
-    maps = method.predict(images).anomaly_maps
+    maps = detector.predict(images).anomaly_maps
     assert maps is not None
     for i, sample in enumerate(chosen):
-        picture = images.resized(i, method.transform)
+        image = images.resized(i, detector.transform)
         with torch.inference_mode():
-            seen, _ = method.networks(method.transform.normalise(picture[None]))
+            seen, _ = detector.networks(detector.transform.normalise(image[None]))
         back = (255 * seen[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy()
         heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        row: list[ImageArray] = [picture, truth_image(sample, picture.shape[1::-1]), back, heat]
+        row: list[ImageArray] = [image, truth_image(sample, image.shape[1::-1]), back, heat]
         rows.append(np.concatenate(row, axis=1))
     cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
 
@@ -192,12 +191,12 @@ def trainings(options: argparse.Namespace) -> list[str]:
             generate(root, tasks=options.tasks, counts=Counts(train=60, good=30, defective=30))
         for task in options.tasks:
             category = load_dataset(root)[task]
-            method, row = trained(category, options.budget)
+            detector, row = trained(category, options.budget)
             print(row, flush=True)
             lines.append(row)
-            if options.pictures:
-                options.pictures.mkdir(parents=True, exist_ok=True)
-                grid(method, category, options.pictures / f"{task}.png")
+            if options.images:
+                options.images.mkdir(parents=True, exist_ok=True)
+                grid(detector, category, options.images / f"{task}.png")
     return lines
 
 

@@ -28,16 +28,16 @@ import torch
 from torch.nn import functional as F
 
 from _trainings import beside_the_floor, machine, prediction_ms, shown_samples, truth_image
+from andon._tools.seeds import step_generator
 from andon.core import Category, ImageArray
-from andon.data import load_dataset
-from andon.data.images import Images
+from andon.data import Images, load_dataset
 from andon.methods import create_method
 from andon.methods._perlin import perlin_mask
+from andon.methods.dsr import Dsr, DsrDetector
+from andon.methods.dsr.anomalies import LatentDraws, latent_anomalies
 from andon.methods.dsr.codebook import CODES, DiscreteLatentModel, VectorQuantizer, load_discrete_latent_model
-from andon.methods.dsr.method import Dsr, compare, render
-from andon.methods.dsr.networks import LatentDraws, encode, latent_anomalies
+from andon.methods.dsr.subspaces import compare, encode, render
 from andon.synthetic import TASKS, Counts, generate
-from andon.training.loop import step_generator
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, REPEATS = 4, 3
@@ -69,8 +69,8 @@ def replaced(
     return beneath * torch.stack(result) + (1 - beneath) * quantised
 
 
-def literal(model: DiscreteLatentModel, pictures: torch.Tensor, mask: torch.Tensor, draws: LatentDraws) -> torch.Tensor:
-    fine = model.encode_bottom(pictures)
+def literal(model: DiscreteLatentModel, images: torch.Tensor, mask: torch.Tensor, draws: LatentDraws) -> torch.Tensor:
+    fine = model.encode_bottom(images)
     coarse = model.encode_top(fine)
     coarse_codes = one_hot(model.top, coarse)
     altered_coarse = replaced(coarse, coarse_codes, model.top, mask, draws.coarse_strength)
@@ -102,7 +102,7 @@ def best(work: Callable[[int], object]) -> float:
 @torch.no_grad()
 def speed() -> list[str]:
     model, _ = load_discrete_latent_model("embedded")
-    pictures = torch.rand((BATCH, 3, 256, 256), generator=step_generator(0))
+    images = torch.rand((BATCH, 3, 256, 256), generator=step_generator(0))
 
     def drawn(number: int) -> tuple[torch.Tensor, LatentDraws]:
         rng = np.random.default_rng(number)
@@ -110,7 +110,7 @@ def speed() -> list[str]:
         mask = torch.from_numpy(np.stack(masks)[:, None].astype(np.float32))
         return mask, LatentDraws.draw(BATCH, (64, 64), 0.2, step_generator(number))
 
-    encoding = encode(model, pictures)
+    encoding = encode(model, images)
     general = render(model, model.top.look_up(encoding.coarse_codes), model.bottom.look_up(encoding.fine_codes))
 
     def ours(number: int) -> torch.Tensor:
@@ -122,7 +122,7 @@ def speed() -> list[str]:
 
     before = peak()
     fast, after_fast = best(ours), peak()  # the frugal one first: peaks only grow
-    slow = best(lambda number: literal(model, pictures, *drawn(number)))
+    slow = best(lambda number: literal(model, images, *drawn(number)))
     return [
         f"## A step's frozen part: {BATCH} images of 256×256, every second one with a mask",
         "",
@@ -137,16 +137,14 @@ def speed() -> list[str]:
 # Trainings
 
 
-def trained(category: Category, budget: float) -> tuple[Dsr, str]:
-    method = create_method("dsr", preset="embedded", budget=budget)
-    assert isinstance(method, Dsr)
+def trained(category: Category, budget: float) -> tuple[DsrDetector, str]:
     start = time.process_time()
-    report = method.fit(Images(category.train))
+    detector = create_method("dsr", preset="embedded", budget=budget).fit(category)
     seconds = time.process_time() - start
-    steps = next(iter(report.curves.values()))[-1][0]
-    figures = beside_the_floor(method, category, Images(category.train))
-    each_ms = prediction_ms(method, category)
-    focal = report.curves["decoders/focal"][-1][1]
+    assert isinstance(detector, DsrDetector)
+    steps, focal = detector.report.curves["focal"][-1]
+    figures = beside_the_floor(detector, category, Images(category.train))
+    each_ms = prediction_ms(detector, category)
     cells = [
         category.name,
         f"{budget:g}",
@@ -156,18 +154,18 @@ def trained(category: Category, budget: float) -> tuple[Dsr, str]:
         f"{focal:.3f}",
         f"{each_ms:.0f} ms of CPU",
     ]
-    return method, f"| {' | '.join(cells)} |"
+    return detector, f"| {' | '.join(cells)} |"
 
 
-def grid(method: Dsr, category: Category, path: Path) -> None:
+def grid(detector: DsrDetector, category: Category, path: Path) -> None:
     """Defective images and two good ones: image, truth, general and object-specific view, map."""
     chosen = shown_samples(category)
     images, rows = Images(chosen), []
-    maps = method.predict(images).anomaly_maps
+    maps = detector.predict(images).anomaly_maps
     assert maps is not None
     for i, sample in enumerate(chosen):
-        image = images.resized(i, method.transform)
-        views = compare(method.latents, method.networks, method.transform.normalise(image[None]))
+        image = images.resized(i, detector.transform)
+        views = compare(detector.latents, detector.networks, detector.transform.normalise(image[None]))
         seen = [(255 * v[0].permute(1, 2, 0).clamp(0, 1)).byte().numpy() for v in (views.general, views.specific)]
         heat = cv2.applyColorMap((255 * (maps[i] / maps.max())).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
         row: list[ImageArray] = [image, truth_image(sample, image.shape[1::-1]), *seen, heat]
@@ -209,12 +207,12 @@ def trainings(options: argparse.Namespace) -> list[str]:
             generate(root, tasks=sorted({task for task, _ in runs}), counts=Counts(train=60, good=30, defective=30))
         for task, budget in runs:
             category = load_dataset(root)[task]
-            method, row = trained(category, budget)
+            detector, row = trained(category, budget)
             print(row, flush=True)
             lines.append(row)
-            if options.pictures:
-                options.pictures.mkdir(parents=True, exist_ok=True)
-                grid(method, category, options.pictures / f"{task}-{budget:g}.png")
+            if options.images:
+                options.images.mkdir(parents=True, exist_ok=True)
+                grid(detector, category, options.images / f"{task}-{budget:g}.png")
     return lines
 
 

@@ -15,30 +15,30 @@ the tables go to benchmarks/results/efficientad.md.
 from __future__ import annotations
 
 import argparse
-import datetime
-import platform
 import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from andon.benchmark.evaluate import evaluate
+from _trainings import beside_the_floor, machine
 from andon.core import Category
 from andon.data import load_dataset
 from andon.data.images import Images
 from andon.data.rendered import rendered_image
-from andon.methods import create_method
-from andon.methods.efficientad.method import EfficientAd, _Training
+from andon.methods import Detector, create_method
+from andon.methods.efficientad import EfficientAd, EfficientAdConfig, EfficientAdDetector
+from andon.methods.efficientad.augmentation import PenaltyImages
+from andon.methods.efficientad.networks import Networks
 from andon.methods.efficientad.pdn import PDN, load_teacher
+from andon.methods.efficientad.training import DescribedImages, EfficientAdStage
 from andon.synthetic import TASKS, Counts, generate
-from bench_coreset import processor
 
 RESULTS = Path(__file__).parent / "results" / "efficientad.md"
 REPEATS = 1
@@ -61,11 +61,10 @@ def plain_pdn(network: PDN, batch: torch.Tensor) -> torch.Tensor:
 class Plain:
     """The paper's algorithms, written down as they stand."""
 
-    def __init__(self, method: EfficientAd, run: _Training) -> None:
-        self.teacher = load_teacher(method.config.size, "random")[0]
-        self.mean, self.std = (t[:, None, None] for t in run._teacher_statistics())
-        self.networks = method._new_networks(384)
-        self.networks.initialise(0)
+    def __init__(self, config: EfficientAdConfig, mean: torch.Tensor, std: torch.Tensor) -> None:
+        self.teacher = load_teacher(config.size, "random")[0]
+        self.mean, self.std = mean[:, None, None], std[:, None, None]
+        self.networks = Networks.initialised(config, 384, 0)
 
     def describe(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -73,7 +72,7 @@ class Plain:
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         student = self.networks.student
-        distance = (self.describe(batch.pictures) - plain_pdn(student, batch.pictures)[:, :384]) ** 2
+        distance = (self.describe(batch.images) - plain_pdn(student, batch.images)[:, :384]) ** 2
         threshold = torch.quantile(distance, 0.999)
         nothing = plain_pdn(student, batch.penalty)[:, :384]
         decoded = self.networks.autoencoder(batch.augmented)
@@ -108,14 +107,13 @@ def smallest(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
 def speed(size: str) -> list[str]:
     method = create_method("efficientad", size=size, weights="random", dropout=0.0, penalty_images=2)
     assert isinstance(method, EfficientAd)
-    pictures = Images([rendered_image(1, i, 256) for i in range(3)])
-    run, run_plain = (
-        _Training(method, method._new_teacher(), pictures, 0, lambda *_: None) for _ in range(2)
-    )  # the second one's statistics are the plain implementation's
-    mean, std = run._teacher_statistics()
-    networks = method._new_networks(384)
-    networks.initialise(0)
-    plain = Plain(method, run_plain)
+    config, cpu = method.config, torch.device("cpu")
+    images = Images([rendered_image(1, i, 256) for i in range(3)])
+    teacher = load_teacher(size, "random")[0]
+    described = DescribedImages(teacher, images, config, cpu, lambda *_: None)
+    networks = Networks.initialised(config, 384, 0)
+    run = EfficientAdStage(config, networks, described, images, PenaltyImages(config), seed=0, device=cpu)
+    plain = Plain(config, described.mean, described.std)
     batch = run.batch(0)
     losses: dict[str, dict[str, torch.Tensor]] = {}
 
@@ -133,7 +131,7 @@ def speed(size: str) -> list[str]:
 
     training = smallest(
         {
-            "andon": step("andon", networks, lambda: run.losses(networks, batch)),
+            "andon": step("andon", networks, lambda: run.losses(batch)),
             "plain": step("plain", plain.networks, lambda: plain.losses(batch)),
         },
         REPEATS,
@@ -141,10 +139,16 @@ def speed(size: str) -> list[str]:
     difference = max(abs(float(losses["andon"][name] / value) - 1) for name, value in losses["plain"].items())
     plain.networks.load_state_dict(networks.state_dict())
     plain.networks.eval()
-    method._take(run.teacher, networks, (mean, std))
-    one = batch.pictures
-    found, expected = method._coarse_maps(one), plain.maps(one)
-    prediction = smallest({"andon": lambda: method._coarse_maps(one), "plain": lambda: plain.maps(one)}, 2 * REPEATS)
+    detector = EfficientAdDetector(config, teacher, networks, torch.zeros((2, 2), dtype=torch.float64))
+    detector.requires_grad_(False).eval()
+    one = batch.images
+
+    @torch.inference_mode()
+    def maps() -> torch.Tensor:
+        return detector.coarse_maps(one)
+
+    found, expected = maps(), plain.maps(one)
+    prediction = smallest({"andon": maps, "plain": lambda: plain.maps(one)}, 2 * REPEATS)
     map_difference = float((found / expected - 1).abs().max())
     return [
         f"| {size} | {what} | {times['andon'][0]:,.0f} | {times['plain'][0]:,.0f} "
@@ -160,31 +164,22 @@ def speed(size: str) -> list[str]:
 # Trainings
 
 
-def train_task(category: Category, budget: float, preset: str) -> tuple[str, EfficientAd]:
-    figures = []
-    for name, options in (("efficientad", {"budget": budget}), ("thumbnail-nn", {})):
-        method = create_method(name, options, preset=preset if name == "efficientad" else None)
-        start = time.perf_counter()
-        report = method.fit(Images(category.train))
-        seconds = time.perf_counter() - start
-        result = evaluate(method, category, fpr_limits=(0.05,)).evaluation
-        figures.append((method, report, seconds, result))
-    (ours, report, seconds, result), (_, _, _, floor) = figures
-
-    def numbers(of: Any) -> str:
-        return f"{100 * of.image.auroc:.1f} | {100 * of.localisation.auspro['0.05']:.1f}"
-
-    stages = ", ".join(f"{name} {value:.0f}" for name, value in report.seconds.items())
-    row = f"| {category.name} | {numbers(result)} | {numbers(floor)} | {seconds:.0f} ({stages}) |"
-    return row, cast(EfficientAd, ours)
+def train_task(category: Category, budget: float, preset: str) -> tuple[str, Detector]:
+    images = Images(category.train)
+    start = time.perf_counter()
+    detector = create_method("efficientad", preset=preset, budget=budget).fit(images)
+    seconds = time.perf_counter() - start
+    stages = ", ".join(f"{name} {value:.0f}" for name, value in detector.report.seconds.items())
+    figures = " | ".join(beside_the_floor(detector, category, images))
+    return f"| {category.name} | {figures} | {seconds:.0f} ({stages}) |", detector
 
 
-def write_images(method: EfficientAd, category: Category, folder: Path, count: int = 6) -> None:
+def write_images(detector: Detector, category: Category, folder: Path, count: int = 6) -> None:
     """A row a test image: the image, the truth, the map, on one scale a task."""
     samples = [s for s in category.test if s.is_defective]
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, count).astype(int)]
     chosen.append(next(s for s in category.test if not s.is_defective))
-    maps = method.predict(Images(chosen)).anomaly_maps
+    maps = detector.predict(Images(chosen)).anomaly_maps
     assert maps is not None
     low, high = float(np.quantile(maps, 0.5)), float(maps.max())
     rows = []
@@ -214,8 +209,7 @@ def main() -> None:
     lines = [
         "# EfficientAD",
         "",
-        f"{datetime.date.today()}, {processor()}, {options.threads} threads, torch {torch.__version__}, "
-        f"Python {platform.python_version()}. `python benchmarks/bench_efficientad.py --write`.",
+        f"{machine()} `python benchmarks/bench_efficientad.py --write`.",
         "",
         "## Speed at 256×256, one image",
         "",
@@ -248,11 +242,11 @@ def main() -> None:
             generate(root, tasks=options.tasks, counts=Counts(train=60, good=30, defective=30))
         for task in options.tasks:
             category = load_dataset(root).categories[task]
-            row, method = train_task(category, options.budget, preset)
+            row, detector = train_task(category, options.budget, preset)
             lines.append(row)
             print(row, flush=True)
-            if options.pictures is not None:
-                write_images(method, category, options.pictures)
+            if options.images is not None:
+                write_images(detector, category, options.images)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     lines += ["", f"Largest memory of the whole run: {peak:,.0f} MB."]
     print(lines[-1])

@@ -24,8 +24,8 @@ from scipy.ndimage import gaussian_filter
 
 from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.methods import create_method
-from andon.methods.patchcore.method import Patchcore
-from andon.methods.patchcore.neighbours import MemoryBank, embed
+from andon.methods.patchcore import PatchcoreDetector
+from andon.methods.patchcore.embedding import embed
 from andon.weights.initialisation import orthogonal_initialisation
 from bench_coreset import processor, textured
 
@@ -33,23 +33,23 @@ RESULTS = Path(__file__).with_name("results") / "patchcore.md"
 BANK = 10_240
 
 
-def make_method(size: int, crop: int | None) -> Patchcore:
+def make_detector(size: int, crop: int | None) -> PatchcoreDetector:
     transform = {"size": (size, size), "crop": None if crop is None else (crop, crop)}
     method = create_method("patchcore", weights="random", transform=transform, coreset="random", coreset_size=BANK)
-    assert isinstance(method, Patchcore)
-    method.fit(list(textured(16, size, seed=1)))
-    return method
+    detector = method.fit(list(textured(16, size, seed=1)))
+    assert isinstance(detector, PatchcoreDetector)
+    return detector
 
 
 class Plain:
     """The same scores, computed plainly."""
 
-    def __init__(self, method: Patchcore) -> None:
+    def __init__(self, detector: PatchcoreDetector) -> None:
         self.network = ResNet(ARCHITECTURES["wide_resnet50_2"], last_stage=3)
         orthogonal_initialisation(self.network, 0)
         self.network.eval()
-        self.bank = method.bank.centred + method.bank.mean
-        self.size = method.transform.output_size
+        self.bank = detector.bank.centred + detector.bank.mean
+        self.size = detector.transform.output_size
 
     def backbone(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self.network.stages(batch, (2, 3))
@@ -110,30 +110,30 @@ def main() -> None:
     ]
     print("\n".join(lines), flush=True)
     for label, size, crop in (("256², centre crop 224", 256, 224), ("256²", 256, None)):
-        method = make_method(size, crop)
-        plain = Plain(method)
-        test = np.stack([method.transform.resize(image) for image in textured(4, size, seed=2)])
-        batch = method.transform.normalise(test)
+        detector = make_detector(size, crop)
+        plain = Plain(detector)
+        test = np.stack([detector.transform.resize(image) for image in textured(4, size, seed=2)])
+        batch = detector.transform.normalise(test)
         one = batch[:1]
         with torch.inference_mode():
-            features = method.extractor(one)
-            parts = method.parts(features)
+            features = detector.extractor(one)
+            parts = detector.parts(features)
             queries = plain.embed(features)
             timings = smallest(
                 {
-                    "andon backbone": lambda one=one, method=method: method.extractor(one),
+                    "andon backbone": lambda one=one, detector=detector: detector.extractor(one),
                     "plain backbone": lambda one=one, plain=plain: plain.backbone(one),
-                    "andon neighbours": lambda parts=parts, method=method: method.bank.nearest(parts),
+                    "andon neighbours": lambda parts=parts, detector=detector: detector.bank.nearest(parts),
                     "plain neighbours": lambda q=queries, plain=plain: plain.distances(q, plain.bank).min(dim=1),
-                    "andon whole": lambda one=one, method=method: method.predict_batch(one),
+                    "andon whole": lambda one=one, detector=detector: detector.predict_batch(one),
                     "plain whole": lambda one=one, plain=plain: plain.scores(plain.backbone(one)),
                 },
                 options.repeat,
             )
-            prediction = method.predict_batch(batch)
+            prediction = detector.predict_batch(batch)
             expected, maps = plain.scores(plain.backbone(batch))
             exact = torch.cdist(embed(parts).double(), plain.bank.double()).amin(dim=1)
-            found = method.bank.nearest(parts)[0][0]
+            found = detector.bank.nearest(parts)[0][0]
         assert prediction.anomaly_maps is not None
         differences = {
             "backbone": "",
@@ -148,7 +148,6 @@ def main() -> None:
                 f"| {their_cpu:.0f} | {difference} |"
             )
             print(lines[-1], flush=True)
-        assert isinstance(method.bank, MemoryBank)
     if options.write:
         RESULTS.write_text("\n".join(lines) + "\n")
 

@@ -43,7 +43,7 @@ def table(store: Store) -> str:
 
     def auspro(record: ExperimentRecord) -> float:
         assert record.evaluation.localisation is not None
-        return 100 * record.evaluation.localisation.auspro["0.05"]
+        return 100 * record.evaluation.localisation.auspro[0.05]
 
     lines = ["| task | " + " | ".join(labels) + " |", "|---" * (1 + len(labels)) + "|"]
     means = []

@@ -11,17 +11,19 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from andon.benchmark.evaluate import evaluate
+from andon.benchmark import evaluate
 from andon.core import Category
 from andon.data import load_dataset
 from andon.data.cache import ArrayCache
 from andon.data.images import Images
+from andon.data.transform import Transform
 from andon.features.andon_features import AndonFeatures
-from andon.methods.registry import create_method
+from andon.methods import create_method
 
 EMBEDDED = {"backbone": "andon-features", "layers": ["cells"], "weights": "embedded"}
 RANDOM = {"backbone": "resnet18", "weights": "random"}
@@ -38,23 +40,11 @@ ROWS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-class Unadapted:
-    """The filter bank behind the contract of a frozen extractor: nothing fitted."""
+class Unadapted(AndonFeatures):
+    """The filter bank alone: nothing is fitted to it."""
 
-    def __init__(self) -> None:
-        self._plain = AndonFeatures()
-
-    def __getattr__(self, name: str) -> object:
-        if name in ("adapt", "restore", "base"):
-            raise AttributeError(name)
-        return getattr(self._plain, name)
-
-    def to(self, device: str) -> Unadapted:
-        self._plain.to(device)
+    def adapt(self, images: Images, transform: Transform, **options: Any) -> Unadapted:
         return self
-
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self._plain(batch)
 
 
 def measure(row: str, category: Category, args: argparse.Namespace, seed: int) -> tuple[float, float]:
@@ -66,22 +56,22 @@ def measure(row: str, category: Category, args: argparse.Namespace, seed: int) -
         options |= {"coreset": args.coreset} | ({"coreset_size": args.bank} if args.bank else {})
     method = create_method(name, options)
     if row.endswith("unadapted"):
-        method._extractor = Unadapted()
+        method.extractor = Unadapted()
     train = category.train
     if args.train and args.train < len(train):
         train = tuple(train[i] for i in np.linspace(0, len(train) - 1, args.train).round().astype(int))
     started = time.perf_counter()
     cache = ArrayCache(args.cache) if args.cache else None
-    method.fit(Images(train, cache), seed=seed)
+    detector = method.fit(Images(train, cache), seed=seed)
     fitted = time.perf_counter()
-    evaluation = evaluate(method, category, images=Images(category.test, cache)).evaluation
+    evaluation = evaluate(detector, category, images=Images(category.test, cache)).evaluation
     print(
         f"{row} {category.name} seed {seed}: AUROC {evaluation.image.auroc:.4f}, "
-        f"AUsPRO {evaluation.localisation.auspro['0.05']:.4f}, "
+        f"AUsPRO {evaluation.localisation.auspro[0.05]:.4f}, "
         f"fit {fitted - started:.0f} s, test {time.perf_counter() - fitted:.0f} s",
         flush=True,
     )
-    return evaluation.image.auroc, evaluation.localisation.auspro["0.05"]
+    return evaluation.image.auroc, evaluation.localisation.auspro[0.05]
 
 
 def main() -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
-from andon.core import Prediction, ProgressCallback, no_progress
-from andon.data.images import ImageLike, Images, as_images
-from andon.data.transform import Transform
-from andon.methods.base import FitReport, Method, MethodConfig
+from andon.data import Transform
+from andon.methods import Detector, Fitting, Method, MethodConfig
+from andon.weights import WeightsRecord
 
 
 class FakeConfig(MethodConfig):
@@ -28,28 +26,42 @@ class FakeConfig(MethodConfig):
     """With a file's name trouble comes only while there is no such file; it is made then."""
 
 
+class FakeDetector(Detector):
+    config: FakeConfig
+    mean: torch.Tensor
+
+    def __init__(self, config: FakeConfig, mean: torch.Tensor) -> None:
+        super().__init__(config)
+        self.register_buffer("mean", mean)
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = (batch - self.mean).abs().sum(1)
+        scores = maps.amax((1, 2))
+        if self.config.trouble == "nan":
+            scores = scores * float("nan")
+        return scores, maps
+
+
 class FakeMethod(Method[FakeConfig]):
     name: ClassVar[str] = "fake"
     title: ClassVar[str] = "Fake"
     Config = FakeConfig
 
-    def fit(
-        self,
-        train: Images | Iterable[ImageLike],
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        progress: ProgressCallback = no_progress,
-    ) -> FitReport:
-        images = as_images(train)
+    def learn(self, fitting: Fitting) -> FakeDetector:
+        images, transform, seed = fitting.images, self.config.transform, fitting.seed
         self.trouble(seed)
-        total = torch.zeros(3, *self.transform.output_size)
-        for indices, batch in images.batches(self.transform, self.config.batch_size):
-            total += batch.sum(0)
-            progress("mean", indices.stop, len(images))
+        total = torch.zeros(3, *transform.output_size)
+        with fitting.clock("mean"):
+            for indices, batch in images.batches(transform, self.config.batch_size):
+                total += batch.sum(0)
+                fitting.progress("mean", indices.stop, len(images))
         noise = torch.randn(total.shape, generator=torch.Generator().manual_seed(seed)) if self.seeded else 0.0
-        self.mean = total / len(images) + self.config.noise * noise
-        return FitReport(len(images), {"mean": 0.001}, notes=("a fake",), curves={"loss": [(0, 1.0)]})
+        fitting.note("a fake")
+        fitting.curve("loss", [(0, 1.0)])
+        return FakeDetector(self.config, total / len(images) + self.config.noise * noise)
+
+    def blank(self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]) -> FakeDetector:
+        return FakeDetector(self.config, torch.zeros(3, *self.config.transform.output_size))
 
     def trouble(self, seed: int) -> None:
         if seed not in self.config.trouble_seeds:
@@ -68,19 +80,6 @@ class FakeMethod(Method[FakeConfig]):
             case "hang":
                 time.sleep(600)
 
-    def predict_batch(self, batch: torch.Tensor) -> Prediction:
-        maps = (batch - self.mean).abs().sum(1)
-        scores = maps.amax((1, 2))
-        if self.config.trouble == "nan":
-            scores = scores * float("nan")
-        return Prediction(scores.numpy(), maps.numpy(), self.transform.region)
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {"mean": self.mean}
-
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        self.mean = state["mean"]
-
 
 class Unseeded(FakeMethod):
     name = "fake-unseeded"
@@ -95,18 +94,12 @@ class Trained(FakeMethod):
     title = "Trained"
     trained = True
 
-    def fit(
-        self,
-        train: Images | Iterable[ImageLike],
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        progress: ProgressCallback = no_progress,
-    ) -> FitReport:
-        assert self.checkpoints is not None
-        state = self.checkpoints / "state"
+    def learn(self, fitting: Fitting) -> FakeDetector:
+        assert fitting.run.checkpoints is not None
+        state = fitting.run.checkpoints / "state"
         found = state.exists()
         state.parent.mkdir(parents=True, exist_ok=True)
         state.touch()
-        report = super().fit(train, seed=seed, device=device, progress=progress)
-        return replace(report, notes=(f"checkpoint found: {found}",))
+        detector = super().learn(fitting)
+        fitting.note(f"checkpoint found: {found}")
+        return detector

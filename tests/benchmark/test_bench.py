@@ -16,17 +16,27 @@ import pytest
 import torch
 import yaml
 
-from andon.benchmark import Store, StoreError, load_plan, plan_status, resume_plan, run_plan
+from andon.benchmark import Store, load_plan, plan_status, resume_plan, run_plan
 from andon.benchmark import bench as bench_module
-from andon.benchmark.bench import RunEvent
-from andon.benchmark.engine import Event, Failed, Finished, Job, Started
-from andon.benchmark.plan import expand
+from andon.benchmark.engine import Job
+from andon.benchmark.events import (
+    Event,
+    ExperimentEvent,
+    Failed,
+    Finished,
+    Planned,
+    Progressed,
+    Repaired,
+    RunEvent,
+    Started,
+)
+from andon.benchmark.expansion import expand
 from andon.benchmark.record import ExperimentRecord
 from andon.benchmark.runner import RunOptions, draw_shots, gallery_samples, run_experiment
-from andon.core import AndonError
+from andon.core import AndonError, StoreError
 from andon.data import load_dataset
 from andon.data.images import Images
-from andon.methods.registry import create_method
+from andon.methods import create_method, load
 from tests.benchmark.tiny import save, write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -105,11 +115,13 @@ def test_the_whole_way_in_processes(write: Callable[..., Path], tmp_path: Path) 
     assert not store.scratch.exists()
     status = plan_status(store_dir)
     assert (status.count("done"), status.count("failed"), status.count("missing")) == (7, 6, 0)
-    kinds = [e.kind for e in events]
-    assert kinds[0] == "planned"
-    assert (kinds.count("started"), kinds.count("finished"), kinds.count("failed")) == (13, 7, 6)
-    assert {"mean", "predict"} <= {e.stage for e in events if e.kind == "progress"}
-    assert (events[-1].experiments_done, events[-1].experiments_total, events[-1].eta_seconds) == (13, 13, 0.0)
+    kinds = [type(e.event).__name__ if isinstance(e, ExperimentEvent) else type(e).__name__ for e in events]
+    assert kinds[0] == "Planned"
+    assert (kinds.count("Started"), kinds.count("Finished"), kinds.count("Failed")) == (13, 7, 6)
+    happened = [e.event for e in events if isinstance(e, ExperimentEvent)]
+    assert {"mean", "predict"} <= {e.stage for e in happened if isinstance(e, Progressed)}
+    assert isinstance(events[-1], ExperimentEvent)
+    assert (events[-1].done, events[-1].total, events[-1].eta_seconds) == (13, 13, 0.0)
 
 
 def test_a_record_holds_what_the_report_needs(write: Callable[..., Path], tmp_path: Path, tiny: Path) -> None:
@@ -124,7 +136,7 @@ def test_a_record_holds_what_the_report_needs(write: Callable[..., Path], tmp_pa
     assert {p.source for p in record.evaluation.operating_points} == {"test good", "train good", "best F1"}
     assert record.n_train == 5
     assert record.fit_seconds["total"] > 0
-    assert record.fit_seconds["mean"] == 0.001
+    assert 0 < record.fit_seconds["mean"] <= record.fit_seconds["total"]
     assert record.calibration_seconds is not None
     assert record.images_per_second is not None
     assert record.images_per_second > 1
@@ -160,11 +172,7 @@ def test_a_record_holds_what_the_report_needs(write: Callable[..., Path], tmp_pa
     # What was learned is kept, and gives the kept maps and scores again.
     path = store.model_path(record.id)
     assert path is not None
-    from safetensors.torch import load_file
-
-    method = create_method(METHOD, record.spec.config)
-    method.load_state_dict(load_file(path))
-    again = method.predict(category.test)
+    again = load(path, method=create_method(METHOD, record.spec.config)).predict(category.test)
     np.testing.assert_array_equal(again.image_scores, arrays.image_scores)
     found = maps.get(category.test[0].id)
     assert found is not None
@@ -234,7 +242,8 @@ def test_a_killed_run_loses_only_the_experiments_in_flight(write: Callable[..., 
     plan = write(methods=[hang], seeds=6)
     code = (
         "import sys; from andon.benchmark import run_plan\n"
-        "run_plan(sys.argv[1], sys.argv[2], jobs=1, on_event=lambda e: print(e.kind, flush=True))"
+        "tell = lambda event: print(event, flush=True)\n"
+        "run_plan(sys.argv[1], sys.argv[2], jobs=1, on_event=tell)"
     )
     run = subprocess.Popen([sys.executable, "-c", code, str(plan), str(store)], cwd=ROOT)
     try:
@@ -258,7 +267,7 @@ def test_a_killed_worker_fails_alone(write: Callable[..., Path], tmp_path: Path,
     victims: list[int] = []
 
     def kill(event: RunEvent) -> None:
-        if event.kind == "started" and event.spec is not None and event.spec.seed == 0:
+        if isinstance(event, ExperimentEvent) and isinstance(event.event, Started) and event.spec.seed == 0:
             import multiprocessing
 
             (child,) = (c for c in multiprocessing.active_children() if event.spec.id in c.name)
@@ -301,7 +310,7 @@ def test_damage_is_repaired_by_doing_it_again(write: Callable[..., Path], tmp_pa
     assert [s.id for s in summary.finished] == [first]
     assert [s.id for s in summary.skipped] == [second]
     assert len(summary.repaired) == 1
-    assert [e.kind for e in events][:2] == ["repaired", "planned"]
+    assert [type(e) for e in events[:2]] == [Repaired, Planned]
     assert Store(store).repair() == []
     assert len(list((store / "galleries").iterdir())) == 1, "the gallery is made again too"
 
@@ -318,7 +327,7 @@ def test_a_full_disk_ends_the_run_with_one_message(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
             # Only results do not fit any more; a failure's few bytes would.
-            monkeypatch.setattr("andon.benchmark._files._fsync_file", full)
+            monkeypatch.setattr("andon._tools.files._fsync_file", full)
 
     engine = HereEngine(fill_the_disk)
     with pytest.raises(StoreError, match="No space left on device") as caught:
@@ -362,36 +371,21 @@ def test_a_bad_image_is_that_experiments_failure(write: Callable[..., Path], tmp
     assert "001.png" in failure.reason
 
 
-def test_a_method_defined_in_the_running_program_is_refused(
-    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from andon.methods import registry
-
-    cls = registry.method_class(METHOD)
-    monkeypatch.setattr(cls, "__module__", "__main__")
-    monkeypatch.setitem(registry._REGISTERED, "fake", cls)
+def test_a_method_defined_in_the_running_program_is_refused(write: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(AndonError, match=r"put it in a file and name it path/to/file\.py:Class"):
-        run_plan(write(methods=["fake"]), tmp_path / "store", engine=HereEngine())
+        run_plan(write(methods=["__main__:FakeMethod"]), tmp_path / "store", engine=HereEngine())
 
 
-def test_a_method_registered_by_a_module_works_in_its_process(
+def test_an_importable_method_works_in_its_process_and_its_code_is_in_the_id(
     write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from andon.methods import registry
-
-    (tmp_path / "andon_plugin_for_test.py").write_text(
-        FAKE.read_text().replace(
-            "class FakeMethod", "from andon.methods import register\n\n\n@register\nclass FakeMethod"
-        )
-    )
+    (tmp_path / "andon_plugin_for_test.py").write_text(FAKE.read_text())
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-    import importlib
-
-    importlib.import_module("andon_plugin_for_test")
-    summary = run_plan(write(methods=["fake"]), tmp_path / "store", jobs=1)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    summary = run_plan(write(methods=["andon_plugin_for_test:FakeMethod"]), tmp_path / "store", jobs=1)
     assert summary.failed == ()
-    assert len(summary.finished) == 1
+    (spec,) = summary.finished
+    assert len(spec.code_fingerprint) == 32
 
 
 def run_one(tiny: Path, tmp_path: Path, **changes: Any) -> tuple[ExperimentRecord, Store]:
@@ -411,9 +405,8 @@ def test_calibration_scores_come_from_models_that_did_not_see_the_image(tiny: Pa
     train = load_dataset(tiny)["bolt"].train
     # Two contiguous blocks of 3 and 2, each scored by a model of the other.
     for block, rest in ((range(3), range(3, 5)), (range(3, 5), range(3))):
-        method = create_method(METHOD)
-        method.fit(Images([train[i] for i in rest]), seed=0)
-        expected = method.predict([train[i] for i in block]).image_scores
+        detector = create_method(METHOD).fit(Images([train[i] for i in rest]), seed=0)
+        expected = detector.predict([train[i] for i in block]).image_scores
         np.testing.assert_allclose(scores[list(block)], expected, rtol=1e-6)
 
 
@@ -421,10 +414,9 @@ def test_with_as_many_folds_as_images_each_is_left_out_once(tiny: Path, tmp_path
     record, store = run_one(tiny, tmp_path, methods=[METHOD], protocol={"calibration_folds": 99})
     scores = store.arrays(record.id).calibration_scores
     train = load_dataset(tiny)["bolt"].train
-    method = create_method(METHOD)
-    method.fit(Images(train[1:]), seed=0)
+    detector = create_method(METHOD).fit(Images(train[1:]), seed=0)
     assert scores is not None
-    assert scores[0] == pytest.approx(method.predict(train[:1]).image_scores[0], rel=1e-6)
+    assert scores[0] == pytest.approx(detector.predict(train[:1]).image_scores[0], rel=1e-6)
 
 
 def test_an_experiment_that_failed_finds_its_checkpoint_and_a_finished_one_leaves_none(

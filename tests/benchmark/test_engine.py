@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from andon.benchmark.engine import Event, Failed, Finished, Job, LocalEngine, Progressed, Started
+from andon.benchmark.engine import Job, LocalEngine
+from andon.benchmark.events import Event, Failed, Finished, Progressed, Started
 from andon.core import AndonError
 from tests.benchmark import jobs
 

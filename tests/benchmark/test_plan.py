@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.benchmark.plan import PlanContent, expand, load_plan, make_plan, packaged_plans
+from andon.benchmark.expansion import expand
+from andon.benchmark.plan import PlanContent, load_plan, make_plan, packaged_plans
 from andon.core import AndonError
 from andon.methods import method_class
 from tests.benchmark.tiny import write_tiny

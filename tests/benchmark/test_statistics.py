@@ -40,6 +40,15 @@ def test_against_an_exact_value_it_is_the_one_sample_test(a: list[float], consta
         assert ours == pytest.approx(stats.ttest_1samp(a, constant).pvalue, rel=1e-6, abs=1e-12)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.floats(-60, 60), st.integers(2, 200))
+def test_tails_are_those_of_students_t(t: float, n: int) -> None:
+    """Two summaries of which the first alone varies: its variance and n give any t and degrees of freedom."""
+    a, b = Summary(n, t, float(n)), Summary(1, 0.0, 0.0, exact=True)
+    assert welch_p_value(a, b, "one-sided") == pytest.approx(stats.t.sf(t, n - 1), rel=1e-9)
+    assert welch_p_value(a, b) == pytest.approx(2 * stats.t.sf(abs(t), n - 1), rel=1e-9)
+
+
 def test_summary_of_runs() -> None:
     values = [0.5, 0.7, 0.9]
     assert summarise(values).sd == pytest.approx(np.std(values))

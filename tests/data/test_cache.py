@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import pickle
@@ -220,19 +221,11 @@ class TestDisk:
         assert list(cache.root.rglob("*.part")) == []
 
     def test_full_while_writing(self, cache: ArrayCache, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Full:
-            def __init__(self, handle: int, mode: str) -> None:
-                os.close(handle)
-
-            def __enter__(self) -> Full:
-                return self
-
-            def __exit__(self, *args: object) -> None: ...
-
-            def write(self, data: bytes) -> None:
+        class Full(io.BytesIO):
+            def write(self, data: object) -> int:
                 raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-        monkeypatch.setattr("andon.data.cache.open", Full, raising=False)
+        monkeypatch.setattr(Path, "open", lambda self, mode: Full())
         with pytest.warns(UserWarning, match="quota"):
             cache.put("k", "a", (np.arange(3),))
         assert list(cache.root.rglob("*.part")) == []

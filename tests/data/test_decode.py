@@ -210,6 +210,12 @@ class TestSixteenBits:
     def test_dark_images_stay_dark(self) -> None:
         assert decode_image(png16(np.full((4, 4), 1000, np.uint16))).max() == 4
 
+    def test_a_fourth_channel_is_dropped_unless_the_colours_are_multiplied_by_it(self) -> None:
+        values = np.random.default_rng(2).integers(0, 65536, (9, 11, 4), dtype=np.uint16)
+        for tags in ({}, {338: 0}, {338: 2}):
+            np.testing.assert_array_equal(decode_image(tiff(values, tags=tags)), as_eight_bits(values[..., :3]))
+        refused(tiff(values, tags={338: 1}), "16-bit colour is not read")
+
     def test_separate_planes_are_refused(self) -> None:
         out = tiff(np.zeros((3, 4, 3), np.uint16), tags={284: 2})
         with pytest.raises(AndonError):
@@ -279,6 +285,22 @@ class TestRefused:
         jpeg[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)
         for data in (gif, bmp, page, jpeg):
             refused(bytes(data), "too many")
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_second_size_in_a_header_reaches_no_decoder(self, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Pillow believes the last, another decoder may believe the first.
+        small, large = (4, 5), (30000, 30000)
+        sizes = (large, small) if first else (small, large)
+        colour = np.zeros((*small, 3), np.uint16)
+        page = tiff(colour, tags={256: sizes[1][1], 255: sizes[0][1]})
+        page = page.replace(struct.pack("<HHI", 255, 3, 1), struct.pack("<HHI", 256, 3, 1))
+        picture = png16(colour)
+        header = picture[8:33]
+        other = b"IHDR" + struct.pack(">II", large[1], large[0]) + header[16:21]
+        other = header[:4] + other + struct.pack(">I", zlib.crc32(other))
+        monkeypatch.setattr(decode.cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+        for data in (page, picture[:8] + (other + header if first else header + other) + picture[33:]):
+            refused(data)
 
     def test_the_limits_themselves(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(decode, "MAX_PIXELS", 12 * 17)
@@ -388,6 +410,8 @@ SEEDS = [encode(gradient(16, 16), kind) for kind in (*LOSSLESS, "JPEG", "GIF")] 
     png16(GREY16),
     png16(np.zeros((4, 4, 3), np.uint16)),
     tiff(GREY16),
+    tiff(np.zeros((4, 4, 3), np.uint16), big=True),
+    cv2.imencode(".tiff", np.zeros((8, 8, 4), np.uint16))[1].tobytes(),
     encode(gradient(16, 16), "PNG", mode="P"),
     encode(gradient(16, 16), "TIFF", compression="tiff_lzw"),
     encode(gradient(16, 16), "TIFF", compression="jpeg"),

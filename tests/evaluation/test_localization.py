@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from andon.core import AndonError, Channel, GroundTruth
-from andon.evaluation.localization import (
-    SproAccumulator,
+from andon.evaluation import (
+    LocalisationAccumulator,
     auspro,
     auspro_by_definition,
     evaluate_localisation,
     spro_curve,
 )
+from andon.evaluation.spro import SproCounts
 from tests.evaluation import oracle
 
 LIMITS = (0.01, 0.05, 0.1, 0.25, 0.3, 0.5, 0.77, 1.0)
@@ -77,7 +78,7 @@ def test_the_readable_definition_is_the_literal_one(seed, limit):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_pro_and_pixel_metrics_are_special_cases(kind, seed):
     maps, truths = random_case(seed, kind)
-    result = evaluate_localisation(as_images(maps, truths), LIMITS).result()
+    result = evaluate_localisation(as_images(maps, truths), LIMITS).compute()
     for limit in LIMITS:
         assert result.aupro[limit] == pytest.approx(oracle.aupro(maps, truths, limit), abs=1e-12)
     labels = np.concatenate([t.union().ravel() for t in truths])
@@ -96,10 +97,10 @@ def test_a_type_is_its_images_and_all_good_ones(seed, lowest):
     order = rng.permutation(len(maps))
     accumulator = evaluate_localisation([(maps[i], truths[i], groups[i]) for i in order], LIMITS)
     points = oracle.curve(maps, truths)
-    assert accumulator.result().auspro[0.3] == pytest.approx(oracle.area(points, 0.3), abs=1e-12)
+    assert accumulator.compute().auspro[0.3] == pytest.approx(oracle.area(points, 0.3), abs=1e-12)
     for group in set(groups) - {"good"}:
         of_type = [i for i, g in enumerate(groups) if g in (group, "good")]
-        result = accumulator.result(group)
+        result = accumulator.compute(group)
         assert result.n_images == len(of_type)
         some_maps, some_truths = [maps[i] for i in of_type], [truths[i] for i in of_type]
         for limit in (0.05, 0.3, 1.0):
@@ -204,41 +205,39 @@ def test_empty_channels_do_not_count():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_undefined_without_channels_or_negatives(dtype):
     scores = np.arange(6, dtype=dtype).reshape(2, 3)
-    good = evaluate_localisation([(scores, GroundTruth((2, 3)), "good")]).result()
+    good = evaluate_localisation([(scores, GroundTruth((2, 3)), "good")]).compute()
     assert good.auspro == {}
     assert good.pixel_auroc is None
     full = GroundTruth((2, 3), (Channel(np.ones((2, 3), dtype=bool), "d", 2),))
-    result = evaluate_localisation([(scores, full, "d")]).result()
+    result = evaluate_localisation([(scores, full, "d")]).compute()
     assert result.auspro == {}
     assert result.pixel_ap is None
     assert result.n_channels == 1
-    assert evaluate_localisation([]).result().n_images == 0
-    assert evaluate_localisation([(scores, full, "d")]).result("other").auspro == {}
+    assert evaluate_localisation([]).compute().n_images == 0
+    assert evaluate_localisation([(scores, full, "d")]).compute("other").auspro == {}
 
 
 def test_refusals():
     truth = GroundTruth((2, 2))
-    accumulator = SproAccumulator()
     with pytest.raises(AndonError, match="NaN"):
-        accumulator.update(np.array([[0, np.nan], [0, 0]]), truth)
+        LocalisationAccumulator().update(np.array([[0, np.nan], [0, 0]]), truth)
     with pytest.raises(AndonError, match="infinity"):
-        accumulator.update(np.array([[0, np.inf], [0, 0]]), truth)
+        LocalisationAccumulator().update(np.array([[0, np.inf], [0, 0]]), truth)
+    accumulator = LocalisationAccumulator(interpolation=None)
     accumulator.update(np.zeros((2, 2), dtype=np.uint8), truth)
     with pytest.raises(AndonError, match="one type"):
         accumulator.update(np.zeros((2, 2), dtype=np.uint16), truth)
     with pytest.raises(ValueError, match="image's size"):
         accumulator.update(np.zeros((2, 3), dtype=np.uint8), truth)
     with pytest.raises(ValueError, match="uint8, uint16 or float"):
-        SproAccumulator().update(np.zeros((2, 2), dtype=np.int64), truth)
+        LocalisationAccumulator().update(np.zeros((2, 2), dtype=np.int64), truth)
     for limit in (0.0, 1.01, -1):
         with pytest.raises(AndonError, match="FPR limit"):
-            SproAccumulator([limit])
-    with pytest.raises(ValueError, match="read twice"):
-        evaluate_localisation(iter([(np.zeros((2, 2)), truth, "good")]))
+            LocalisationAccumulator([limit])
 
 
 def test_late_positives_of_float_maps_are_refused():
-    accumulator = SproAccumulator()
+    accumulator = SproCounts()
     accumulator.add_negatives(np.zeros((1, 2), dtype=np.float32), GroundTruth((1, 2)))
     truth = GroundTruth((1, 2), (Channel(np.array([[True, False]]), "d", 1),))
     with pytest.raises(ValueError, match="before the first negatives"):
@@ -262,7 +261,10 @@ def test_many_images_of_a_type():
 def test_the_documented_examples_hold():
     import doctest
 
-    from andon.evaluation import localization
+    import andon.evaluation
+    from andon.evaluation import accumulator, localization
 
-    assert doctest.testmod(localization).failed == 0
-    assert doctest.testmod(localization).attempted > 0
+    for module in (andon.evaluation, accumulator, localization):
+        result = doctest.testmod(module)
+        assert result.failed == 0
+        assert result.attempted > 0

@@ -12,8 +12,7 @@ import torch
 
 from andon.data.images import Images
 from andon.data.transform import Transform
-from andon.features import create_extractor, iterate_features
-from andon.weights import WeightsRecord
+from andon.features import Extractor, create_extractor, iterate_features
 
 TRANSFORM = Transform(size=(32, 40))
 
@@ -43,26 +42,28 @@ class MemoryCache:
         self.locked = False
 
 
-class Counting:
+class Counting(Extractor):
     """An extractor that counts the images it is given."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.inner = create_extractor("resnet18", ("layer1", "layer2"), "random")
-        self.fingerprint = self.inner.fingerprint
         self.channels, self.strides = self.inner.channels, self.inner.strides
-        self.weights: WeightsRecord = self.inner.weights
+        self.weights = self.inner.weights
         self.batches: list[int] = []
 
-    def to(self, device: torch.device | str) -> Counting:
-        return self
+    @property
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint
 
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         self.batches.append(len(batch))
-        return self.inner(batch)
+        found: tuple[torch.Tensor, ...] = self.inner(batch)
+        return found
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray[Any, Any]]:
+def noise() -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8) for i in range(7)]
 
@@ -78,25 +79,25 @@ def collected(extractor: Counting, images: Images, batch_size: int) -> list[torc
     return [torch.cat([features[level] for _, features in parts]) for level in range(2)]
 
 
-def test_without_a_cache_features_are_the_extractors(pictures: list[np.ndarray[Any, Any]]) -> None:
+def test_without_a_cache_features_are_the_extractors(noise: list[np.ndarray[Any, Any]]) -> None:
     extractor = Counting()
-    found = collected(extractor, Images(pictures), 3)
-    batch = TRANSFORM.normalise(np.stack([TRANSFORM.resize(p) for p in pictures]))
+    found = collected(extractor, Images(noise), 3)
+    batch = TRANSFORM.normalise(np.stack([TRANSFORM.resize(p) for p in noise]))
     for a, b in zip(found, extractor.inner(batch), strict=True):
         close(a, b)
     assert extractor.batches == [3, 3, 1]
 
 
-def test_each_image_is_computed_once_and_read_back_equal(pictures: list[np.ndarray[Any, Any]]) -> None:
+def test_each_image_is_computed_once_and_read_back_equal(noise: list[np.ndarray[Any, Any]]) -> None:
     cache, extractor = MemoryCache(), Counting()
-    images = Images(pictures, cache)  # type: ignore[arg-type]
-    plain = collected(Counting(), Images(pictures), 3)
+    images = Images(noise, cache)  # type: ignore[arg-type]
+    plain = collected(Counting(), Images(noise), 3)
     few = collected(extractor, images.subset([1, 4]), 3)
     assert extractor.batches == [2]
     everything = collected(extractor, images, 3)
     assert extractor.batches == [2, 2, 2, 1], "only what was missing is computed"
     again = collected(extractor, images, 5)
-    assert sum(extractor.batches) == len(pictures)
+    assert sum(extractor.batches) == len(noise)
     locks = cache.locks
     assert locks == 4, "no lock where nothing is missing"
     for level in range(2):
@@ -105,9 +106,9 @@ def test_each_image_is_computed_once_and_read_back_equal(pictures: list[np.ndarr
         close(everything[level], plain[level])
 
 
-def test_what_another_process_puts_while_we_wait_is_read(pictures: list[np.ndarray[Any, Any]]) -> None:
+def test_what_another_process_puts_while_we_wait_is_read(noise: list[np.ndarray[Any, Any]]) -> None:
     filled = MemoryCache()
-    collected(Counting(), Images(pictures, filled), 7)  # type: ignore[arg-type]
+    collected(Counting(), Images(noise, filled), 7)  # type: ignore[arg-type]
 
     class Late(MemoryCache):
         @contextmanager
@@ -117,24 +118,24 @@ def test_what_another_process_puts_while_we_wait_is_read(pictures: list[np.ndarr
                 yield
 
     extractor = Counting()
-    collected(extractor, Images(pictures, Late()), 7)  # type: ignore[arg-type]
+    collected(extractor, Images(noise, Late()), 7)  # type: ignore[arg-type]
     assert extractor.batches == []
 
 
-def test_other_stages_weights_and_transforms_have_entries_of_their_own(pictures: list[np.ndarray[Any, Any]]) -> None:
+def test_other_stages_weights_and_transforms_have_entries_of_their_own(noise: list[np.ndarray[Any, Any]]) -> None:
     cache = MemoryCache()
-    images = Images(pictures[:1], cache)  # type: ignore[arg-type]
+    images = Images(noise[:1], cache)  # type: ignore[arg-type]
     for weights in ("random", "random:1"):
         for transform in (TRANSFORM, Transform(size=(32, 40), normalisation="unit")):
             list(iterate_features(create_extractor("resnet18", (1,), weights), images, transform))
     assert len({kind for kind, _ in cache.entries if kind.startswith("features")}) == 4
 
 
-def test_progress_is_told(pictures: list[np.ndarray[Any, Any]]) -> None:
+def test_progress_is_told(noise: list[np.ndarray[Any, Any]]) -> None:
     told: list[tuple[str, int, int]] = []
     list(
         iterate_features(
-            Counting(), Images(pictures), TRANSFORM, batch_size=4, progress=lambda *a: told.append(a), stage="look"
+            Counting(), Images(noise), TRANSFORM, batch_size=4, progress=lambda *a: told.append(a), stage="look"
         )
     )
     assert told == [("look", 4, 7), ("look", 7, 7)]

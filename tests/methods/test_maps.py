@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from andon.methods._maps import gaussian_smooth, upsample, upsample_and_smooth
+from andon.methods._maps import _smoothed, gaussian_smooth, upsample, upsample_and_smooth
 
 
 def random_maps(batch: int, height: int, width: int, seed: int) -> torch.Tensor:
@@ -37,6 +37,13 @@ def test_upsampling_is_torchs(height: int, width: int, rows: int, columns: int, 
     maps = random_maps(2, height, width, seed)
     expected = F.interpolate(maps[:, None], size=(rows, columns), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(upsample(maps, (rows, columns)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.7, 4.0, 9.0])
+def test_lines_are_smoothed_as_by_scipy_bit_for_bit(sigma: float) -> None:
+    for n in (1, 5, 60):  # shorter and longer than the Gaussian
+        lines = np.random.default_rng(n).normal(size=(n, 7))
+        np.testing.assert_array_equal(_smoothed(lines, sigma), gaussian_filter1d(lines, sigma, axis=0, mode="reflect"))
 
 
 def test_both_at_once_is_one_after_the_other() -> None:

@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from andon.core import AndonError
+from andon._tools.seeds import step_generator
+from andon.core import ConfigError, WeightsError
 from andon.data.rendered import rendered_image
 from andon.data.transform import Transform
 from andon.methods.dsr.codebook import load_discrete_latent_model
 from andon.methods.efficientad.pdn import load_teacher
 from andon.methods.parts import fetch_part, known_parts, part_status, parts_named, verify_part
-from andon.training.loop import step_generator
-from andon.weights import resolution as module
-from andon.weights.resolution import PUBLISHED, PublishedFile, PublishedWeights, find_part
+from andon.weights.published import PUBLISHED, PublishedFile, PublishedWeights
+from andon.weights.resolution import find_part
 
 FACTS = Path(__file__).parents[1] / "facts" / "checkpoints.json"
 PART = "efficientad_teacher_small"
@@ -66,8 +66,7 @@ def pin(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     file = PublishedFile("t.zip", digest, "http://127.0.0.1:9/t.zip", member="pretrained_teacher_small.pth")
     known = {(PART, "imagenet"): PublishedWeights("imagenet", "", (file,))}
-    for where in ("andon.weights.resolution.PUBLISHED", "andon.methods.parts.PUBLISHED"):
-        monkeypatch.setattr(where, known)
+    monkeypatch.setattr("andon.weights.published.PUBLISHED", known)
 
 
 def as_safetensors(path: Path, state: State) -> Path:
@@ -132,24 +131,24 @@ def test_a_wrong_tensor_is_named(
 ) -> None:
     state = dict(teacher)
     change(state)
-    with pytest.raises(AndonError, match=message):
+    with pytest.raises(WeightsError, match=message):
         load_teacher("small", as_pickle(tmp_path / "t", state))
 
 
 def test_archives_that_cannot_be(teacher: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AndonError, match=r"does not hold one file 'pretrained_teacher_small\.pth'"):
+    with pytest.raises(WeightsError, match=r"does not hold one file 'pretrained_teacher_small\.pth'"):
         load_teacher("small", archive(tmp_path / "a.zip", teacher, "other.pth"))
     whole = archive(tmp_path / "b.zip", teacher)
     (tmp_path / "c.zip").write_bytes(whole.read_bytes()[:-100])
     # Torch's own files are archives too: of a cut one, the inner one may be all that is found.
     for kept in (10, 10_000, whole.stat().st_size - 100):
         (tmp_path / "c.zip").write_bytes(whole.read_bytes()[:kept])
-        with pytest.raises(AndonError, match=r"c\.zip: .*truncated"):
+        with pytest.raises(WeightsError, match=r"c\.zip: .*truncated"):
             load_teacher("small", tmp_path / "c.zip")
-    with pytest.raises(AndonError, match="holds Python code or objects, not only tensors: refused"):
+    with pytest.raises(WeightsError, match="holds Python code or objects, not only tensors: refused"):
         load_teacher("small", archive(tmp_path / "d.zip", {"conv1.weight": Path("x")}))
-    monkeypatch.setattr(module, "_LARGEST_MEMBER", 1000)
-    with pytest.raises(AndonError, match="larger than any weights are"):
+    monkeypatch.setattr("andon.weights.state_dicts._LARGEST_MEMBER", 1000)
+    with pytest.raises(WeightsError, match="larger than any weights are"):
         load_teacher("small", whole)
 
 
@@ -160,9 +159,9 @@ def test_published_archive_in_the_cache(
     pin(monkeypatch, whole)
     (known,) = parts_named(PART)
     assert part_status(known).source is None
-    with pytest.raises(AndonError, match=r"not on this machine.*http://127\.0\.0\.1:9/t\.zip"):
+    with pytest.raises(WeightsError, match=r"not on this machine.*http://127\.0\.0\.1:9/t\.zip"):
         verify_part(known)
-    with pytest.raises(AndonError, match=r"cannot be fetched.*put it at .*t\.zip"):
+    with pytest.raises(WeightsError, match=r"cannot be fetched.*put it at .*t\.zip"):
         fetch_part(known)
 
     (cache / "t.zip").write_bytes(whole.read_bytes())
@@ -175,7 +174,7 @@ def test_published_archive_in_the_cache(
 
     (cache / "t.zip").write_bytes(whole.read_bytes()[:-1])
     for use in (lambda: verify_part(known), lambda: load_teacher("small", "imagenet"), lambda: fetch_part(known)):
-        with pytest.raises(AndonError, match=r"t\.zip: SHA-256 is .*damaged"):
+        with pytest.raises(WeightsError, match=r"t\.zip: SHA-256 is .*damaged"):
             use()
 
 
@@ -184,7 +183,7 @@ def test_verification_finds_a_wrong_shape_behind_a_right_hash(
 ) -> None:
     whole = archive(cache / "t.zip", dict(teacher) | {"conv4.bias": torch.zeros(5)})
     pin(monkeypatch, whole)
-    with pytest.raises(AndonError, match=r"t\.zip: tensor conv4\.bias has shape \[5\]"):
+    with pytest.raises(WeightsError, match=r"t\.zip: tensor conv4\.bias has shape \[5\]"):
         verify_part(parts_named(PART)[0])
 
 
@@ -199,12 +198,12 @@ def test_random_parts_say_so() -> None:
 
 
 def test_names_that_are_not_known(cache: Path) -> None:
-    with pytest.raises(AndonError, match="unknown part 'resnet19'; known: andon-features"):
+    with pytest.raises(ConfigError, match="unknown part 'resnet19'; known: andon-features"):
         parts_named("resnet19")
-    with pytest.raises(AndonError, match=r"part resnet18 has no weights 'x'; known: tv_in1k, a1_in1k"):
+    with pytest.raises(ConfigError, match=r"part resnet18 has no weights 'x'; known: tv_in1k, a1_in1k"):
         parts_named("resnet18", "x")
     assert [p.name for p in parts_named("resnet18", "imagenet")] == ["tv_in1k"], "aliases work"
-    with pytest.raises(AndonError, match=r"there is no file imagnet; published weights have the names .*imagenet"):
+    with pytest.raises(WeightsError, match=r"there is no file imagnet; published weights have the names .*imagenet"):
         find_part(PART, "imagnet")
 
 

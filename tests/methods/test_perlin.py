@@ -105,7 +105,7 @@ def test_mask_options() -> None:
     assert np.all(high <= low)
 
 
-def test_turning_leaves_nothing_outside() -> None:
+def test_rotation_leaves_nothing_outside() -> None:
     """At 45° a square's corners come from outside: there the mask is empty, at any threshold above 0."""
     found = 0
     for seed in range(200):

@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter
 from andon.methods._reconstruction import largest_average, rotated
 
 
-def test_turning_by_quarters_is_exact() -> None:
+def test_rotation_by_quarters_is_exact() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     np.testing.assert_array_equal(rotated(image, 90), np.rot90(image))
     np.testing.assert_array_equal(rotated(image, 0), image)

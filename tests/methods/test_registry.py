@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from andon.core import AndonError
+from andon.core import AndonError, DetectorError
 from andon.methods import create_method, method_class, method_names
+from andon.methods.registry import code_fingerprint
 
 PLUGIN = """
-import numpy as np
-from andon.core import Prediction
-from andon.methods import FitReport, Method, MethodConfig
+from andon.methods import Detector, Method, MethodConfig
+
+class MeanDetector(Detector):
+    def forward(self, batch):
+        return batch.mean((1, 2, 3)), None
 
 class Mean(Method):
     name, title, Config = "mean-colour", "Mean colour", MethodConfig
-    def fit(self, train, *, seed=0, device="cpu", progress=lambda *a: None):
-        return FitReport(n_train=len(list(train)))
-    def predict_batch(self, batch):
-        return Prediction(batch.mean((1, 2, 3)).numpy(), None)
-    def state_dict(self):
-        return {}
-    def load_state_dict(self, state):
-        pass
+    def learn(self, fitting):
+        return MeanDetector(self.config)
 """
 
 
@@ -61,6 +59,41 @@ def test_a_method_from_a_file(tmp_path: Path) -> None:
     file.write_text(PLUGIN)
     method = create_method(f"{file}:Mean")
     assert method.title == "Mean colour"
+    detector = method.fit([np.full((8, 8, 3), 255, np.uint8)])
+    found = detector.predict([np.zeros((8, 8, 3), np.uint8)])
+    assert found.anomaly_maps is None
+    assert found.image_scores.shape == (1,)
+    with pytest.raises(DetectorError, match="does not implement blank"):
+        method.restore(detector.state_dict(), detector.report)
+
+
+def test_a_file_is_executed_once_and_an_importable_class_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "andon_once.py"
+    file.write_text("from pathlib import Path\nPath(__file__).with_suffix('.log').open('a').write('x')\n" + PLUGIN)
+    first = method_class(f"{file}:Mean")
+    monkeypatch.chdir(tmp_path)
+    assert method_class("andon_once.py:Mean") is first
+    assert file.with_suffix(".log").read_text() == "x"
+    monkeypatch.syspath_prepend(tmp_path)
+    imported = method_class("andon_once:Mean")
+    assert imported is method_class("andon_once:Mean")
+    assert imported.__module__ == "andon_once"
+
+
+def test_code_of_methods_from_outside_has_a_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "andon_outside"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("SCALE = 1\n")
+    (package / "mean.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = code_fingerprint("andon_outside.mean:Mean")
+    (package / "helper.py").write_text("SCALE = 2\n")
+    assert len(before) == 32
+    assert code_fingerprint("andon_outside.mean:Mean") != before, "a helper module decides the result, too"
+    assert code_fingerprint("padim") == ""
 
 
 @pytest.mark.parametrize(
@@ -89,8 +122,8 @@ def test_presets_are_valid_and_the_embedded_ones_need_nothing_from_outside(name:
 
 def test_options_win_over_a_preset_inside_of_mappings_too() -> None:
     method = create_method("patchcore", {"transform": {"crop": [192, 192]}}, preset="embedded", top_k=3)
-    assert method.transform.size == (224, 224)
-    assert method.transform.crop == (192, 192)
+    assert method.config.transform.size == (224, 224)
+    assert method.config.transform.crop == (192, 192)
     assert method.config.top_k == 3  # type: ignore[attr-defined]
     with pytest.raises(AndonError, match="patchcore: unknown preset 'nonsense'; its presets: study, embedded"):
         create_method("patchcore", preset="nonsense")

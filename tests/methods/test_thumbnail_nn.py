@@ -12,13 +12,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
+import andon
 from andon.core import AndonError
-from andon.methods import create_method
+from andon.methods import FitReport, create_method, method_class
 
 MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
 
 
-def pictures(n: int, seed: int, shape: tuple[int, int] = (60, 70)) -> list[np.ndarray[Any, Any]]:
+def noise_images(n: int, seed: int, shape: tuple[int, int] = (60, 70)) -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(n)]
 
@@ -30,10 +31,9 @@ def thumbnails(images: list[np.ndarray[Any, Any]], standardise: bool) -> np.ndar
 
 @pytest.mark.parametrize("standardise", [True, False])
 def test_scores_and_maps_are_the_brute_force_ones(standardise: bool) -> None:
-    train, test = pictures(9, 0), pictures(4, 1)
-    method = create_method("thumbnail-nn", standardise=standardise)
-    method.fit(train)
-    found = method.predict(test)
+    train, test = noise_images(9, 0), noise_images(4, 1)
+    detector = create_method("thumbnail-nn", standardise=standardise).fit(train)
+    found = detector.predict(test)
     bank, queries = thumbnails(train, standardise), thumbnails(test, standardise)
     distance, index = (
         NearestNeighbors(n_neighbors=1, algorithm="brute").fit(bank.reshape(9, -1)).kneighbors(queries.reshape(4, -1))
@@ -46,48 +46,43 @@ def test_scores_and_maps_are_the_brute_force_ones(standardise: bool) -> None:
 
 
 def test_a_known_image_scores_exactly_zero_and_ties_go_to_the_first() -> None:
-    a, b = pictures(2, 3)
-    method = create_method("thumbnail-nn")
-    method.fit([a, b, a])
-    found = method.predict([b, a])
+    a, b = noise_images(2, 3)
+    detector = create_method("thumbnail-nn").fit([a, b, a])
+    found = detector.predict([b, a])
     assert found.image_scores.tolist() == [0, 0]
-    method = create_method("thumbnail-nn", standardise=False)
     low, high = np.full((48, 48, 3), 100, np.uint8), np.full((48, 48, 3), 104, np.uint8)
-    method.fit([high, low])
+    detector = create_method("thumbnail-nn", standardise=False).fit([high, low])
     between = np.full((48, 48, 3), 102, np.uint8)
     between[0, 0] = 104  # nearer to the first by one pixel only
-    assert method.predict([between]).anomaly_maps[0, 0, 0] == 0  # type: ignore[index]
+    assert detector.predict([between]).anomaly_maps[0, 0, 0] == 0  # type: ignore[index]
 
 
 def test_exposure_is_no_defect_and_a_uniform_image_is_no_trouble() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(40, 100, (48, 48, 3), dtype=np.uint8)
-    method = create_method("thumbnail-nn")
-    method.fit([image])
-    assert method.predict([2 * image + 10]).image_scores[0] < 1e-5
-    uniform = method.predict([np.full((48, 48, 3), 7, np.uint8)]).image_scores[0]
+    detector = create_method("thumbnail-nn").fit([image])
+    assert detector.predict([2 * image + 10]).image_scores[0] < 1e-5
+    uniform = detector.predict([np.full((48, 48, 3), 7, np.uint8)]).image_scores[0]
     np.testing.assert_allclose(uniform, np.sqrt(48 * 48 * 3), rtol=1e-6)
 
 
 def test_banks_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, test = pictures(11, 5), pictures(3, 6)
-    method = create_method("thumbnail-nn")
-    method.fit(train)
-    whole = method.predict(test)
+    train, test = noise_images(11, 5), noise_images(3, 6)
+    detector = create_method("thumbnail-nn").fit(train)
+    whole = detector.predict(test)
     monkeypatch.setattr("andon.methods.thumbnail_nn._BANK_ROWS", 3)
-    np.testing.assert_array_equal(method.predict(test).image_scores, whole.image_scores)
+    np.testing.assert_array_equal(detector.predict(test).image_scores, whole.image_scores)
 
 
 def test_scores_do_not_depend_on_batch_mates_size_or_seed() -> None:
-    train, test = pictures(5, 0), pictures(4, 1)
+    train, test = noise_images(5, 0), noise_images(4, 1)
     scores = []
     for batch_size, seed in ((1, 0), (3, 1), (32, 2)):
-        method = create_method("thumbnail-nn", batch_size=batch_size)
-        method.fit(train, seed=seed)
-        scores.append(method.predict(test).image_scores)
+        detector = create_method("thumbnail-nn", batch_size=batch_size).fit(train, seed=seed)
+        scores.append(detector.predict(test).image_scores)
     np.testing.assert_array_equal(scores[0], scores[1])
     np.testing.assert_array_equal(scores[0], scores[2])
-    assert not type(method).seeded
+    assert not method_class("thumbnail-nn").seeded
 
 
 @pytest.mark.parametrize(
@@ -98,31 +93,31 @@ def test_scores_do_not_depend_on_batch_mates_size_or_seed() -> None:
     ],
 )
 def test_other_sizes_crops_and_normalisations(transform: dict[str, Any]) -> None:
-    train, test = pictures(4, 0), pictures(2, 1)
-    method = create_method("thumbnail-nn", transform=transform, standardise=False)
-    method.fit(train)
-    found = method.predict(test)
-    resized = [np.stack([method.transform.resize(i) for i in group]).astype(float) / 255 for group in (train, test)]
+    train, test = noise_images(4, 0), noise_images(2, 1)
+    detector = create_method("thumbnail-nn", transform=transform, standardise=False).fit(train)
+    found = detector.predict(test)
+    resized = [np.stack([detector.transform.resize(i) for i in group]).astype(float) / 255 for group in (train, test)]
     distances = np.linalg.norm(resized[1].reshape(2, 1, -1) - resized[0].reshape(1, 4, -1), axis=2)
     np.testing.assert_allclose(found.image_scores, distances.min(1), rtol=1e-6)
     assert found.anomaly_maps is not None
-    assert found.anomaly_maps.shape[1:] == method.transform.output_size
-    assert found.region == method.transform.region
+    assert found.anomaly_maps.shape[1:] == detector.transform.output_size
+    assert found.region == detector.transform.region
 
 
-def test_state_round_trip() -> None:
-    train, test = pictures(4, 0), pictures(2, 1)
-    method, other = create_method("thumbnail-nn"), create_method("thumbnail-nn")
-    method.fit(train)
-    other.load_state_dict(method.state_dict())
-    np.testing.assert_array_equal(method.predict(test).anomaly_maps, other.predict(test).anomaly_maps)
+def test_state_and_file_round_trip(tmp_path: Path) -> None:
+    detector = create_method("thumbnail-nn").fit(noise_images(4, 0))
+    detector.save(tmp_path / "floor.safetensors")
+    test = noise_images(2, 1)
+    again = create_method("thumbnail-nn").restore(detector.state_dict(), detector.report)
+    for other in (again, andon.load(tmp_path / "floor.safetensors")):
+        np.testing.assert_array_equal(detector.predict(test).anomaly_maps, other.predict(test).anomaly_maps)
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
         ({}, "lacks the tensor thumbnails"),
-        ({"thumbnails": torch.zeros(3, 5, dtype=torch.uint8)}, r"thumbnails .* is \[3, 5\], not \[n, 6912\]"),
+        ({"thumbnails": torch.zeros(3, 5, dtype=torch.uint8)}, r"thumbnails .* is \[3, 5\], not \[3, 6912\]"),
         ({"thumbnails": torch.zeros(0, 6912, dtype=torch.uint8)}, r"thumbnails .* is \[0, 6912\]"),
         ({"thumbnails": torch.zeros(3, 6912)}, "thumbnails .* torch.float32, not torch.uint8"),
         ({"thumbnails": torch.zeros(3, 6912, dtype=torch.uint8), "x": torch.zeros(1)}, "unknown tensor x"),
@@ -130,24 +125,18 @@ def test_state_round_trip() -> None:
 )
 def test_a_wrong_state_is_refused(state: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(AndonError, match=message):
-        create_method("thumbnail-nn").load_state_dict(state)
+        create_method("thumbnail-nn").restore(state, FitReport(1))
 
 
-def test_before_fit_and_without_images() -> None:
-    method = create_method("thumbnail-nn")
-    with pytest.raises(AndonError, match="before fit"):
-        method.predict(pictures(1, 0))
-    with pytest.raises(AndonError, match="fit first"):
-        method.state_dict()
+def test_without_images() -> None:
     with pytest.raises(AndonError, match="no images"):
-        method.fit([])
+        create_method("thumbnail-nn").fit([])
 
 
 def test_one_image_is_enough() -> None:
-    method = create_method("thumbnail-nn")
-    report = method.fit(pictures(1, 0))
-    assert report.n_train == 1
-    assert method.predict(pictures(2, 0)).image_scores[0] == 0
+    detector = create_method("thumbnail-nn").fit(noise_images(1, 0))
+    assert detector.report.n_train == 1
+    assert detector.predict(noise_images(2, 0)).image_scores[0] == 0
 
 
 @pytest.mark.slow
@@ -156,7 +145,6 @@ def test_one_image_is_enough() -> None:
 def test_floor_on_real_images(standardise: bool, expected: float) -> None:
     train = sorted((MTD / "train" / "good").iterdir())
     test = sorted(p for p in (MTD / "test").rglob("*") if p.is_file())
-    method = create_method("thumbnail-nn", standardise=standardise)
-    method.fit(train)
-    auroc = roc_auc_score([p.parent.name != "good" for p in test], method.predict(test).image_scores)
+    detector = create_method("thumbnail-nn", standardise=standardise).fit(train)
+    auroc = roc_auc_score([p.parent.name != "good" for p in test], detector.predict(test).image_scores)
     assert auroc == pytest.approx(expected, abs=0.002)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure, Hardware, Protocol
-from andon.benchmark.store import GalleryMaps, Store, StoredPlan, shrink
+from andon.benchmark.gallery import GalleryMaps, shrink
+from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure, Hardware, Protocol, StoredPlan
+from andon.benchmark.store import Store
 from andon.core import FullFrame, Region
 from andon.evaluation.image import auroc, image_metrics, operating_points
 from andon.evaluation.result import DefectTypeMetrics, Evaluation, EvaluationArrays, LocalisationMetrics

@@ -21,6 +21,7 @@ from andon.report.figures import (
     losses_svg,
     roc_band,
 )
+from andon.report.svg import _linear_ticks, _log_ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -154,3 +155,23 @@ def test_loss_curves_of_any_values_are_drawn_or_left_out(curves: list[list[tuple
         assert "nan" not in svg
         assert "inf" not in svg
         assert sum("stroke:var(--m" in p.get("style", "") for p in paths(svg)) == len(drawable)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-3, 1e9), st.integers(3, 6), st.booleans())
+def test_ticks_are_few_round_and_inside(low: float, span: float, count: int, integer: bool) -> None:
+    span = max(span, 1.0) if integer else span
+    low = float(round(low)) if integer else low
+    ticks = _linear_ticks(low, low + span, count, integer)
+    assert 1 <= len(ticks) <= count + 1
+    steps = np.diff(ticks)
+    assert np.allclose(steps, steps[:1], rtol=1e-3)
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+    assert not integer or all(tick == int(tick) for tick in ticks)
+
+
+def test_ticks_of_common_axes() -> None:
+    assert _linear_ticks(0, 1, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert _linear_ticks(0, 105, 3) == [0, 50, 100]
+    assert _linear_ticks(0, 20_000, 5, integer=True) == [0, 5000, 10_000, 15_000, 20_000]
+    assert _log_ticks(1e-3, 2, 4) == pytest.approx([1e-3, 1e-2, 0.1, 1])
+    assert _log_ticks(1.5, 2, 4) == [1.5, 2]

@@ -47,6 +47,45 @@ def test_terminal_shows_figures_best_marks_and_published_rows(store: Store) -> N
     assert "\x1b" not in text
 
 
+def wide(columns: int, label: str = "tank_screw") -> Table:
+    """A table of many methods with long names, in two groups."""
+    names = tuple(f"Patchcore backbone=resnet{index}, coreset_ratio=0.25" for index in range(columns))
+    cells = tuple(TableCell(f"{100 - index / 10:.1f} ± 0.3") for index in range(columns))
+    metrics = image_metrics()
+    rows = (TableRow(label, cells), TableRow("Mean", cells, is_mean=True))
+    return Table(
+        "auroc", "AUROC (%)", "autovi", names, (RowGroup(metrics["auroc"], rows), RowGroup(metrics["ap"], rows))
+    )
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200, 1000])
+@pytest.mark.parametrize("label", ["tank_screw", "x" * 200])
+def test_a_terminal_of_any_width_shows_every_figure_and_name(width: int, label: str) -> None:
+    table = wide(12, label)
+    text = to_text(table, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for cell in table.groups[0].rows[0].cells:
+        assert text.count(cell.text) == 4, "whole, once a row"
+    letters = "".join(text.split())
+    for index in range(12):
+        assert f"backbone=resnet{index}," in letters
+    assert text.count("x") >= (400 if len(label) == 200 else 0)
+
+
+def test_columns_that_find_no_room_follow_below_under_the_same_rows() -> None:
+    text = to_text(wide(12), 80)
+    assert text.count("Mean") % 2 == 0
+    assert text.count("Mean") > 2
+    assert text.count("AUROC (%)\n") == 1, "one title"
+
+
+def test_into_a_file_a_table_is_as_wide_as_it_needs_to_be() -> None:
+    lines = to_text(wide(12)).splitlines()
+    assert sum(line.startswith("Mean") for line in lines) == 2
+    assert max(map(len, lines)) > 500
+
+
 def test_markdown_has_as_many_cells_in_every_line(store: Store) -> None:
     for table in make_tables(store):
         lines = [line for line in to_markdown(table).splitlines() if line.startswith("|")]

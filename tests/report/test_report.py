@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from andon.benchmark.store import GalleryMaps, Store
+from andon.benchmark.gallery import GalleryMaps
+from andon.benchmark.store import Store
 from andon.core import AndonError, Region
 from andon.report import gallery, write_report, write_tables
 from andon.report.gallery import Scale, build_galleries, heat_map, mask_outline
@@ -231,7 +232,7 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, store: Store, monkeypat
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("andon.report.write.os.fsync", full)
+    monkeypatch.setattr("andon._tools.files.os.fsync", full)
     with pytest.raises(AndonError, match="No space left"):
         write_report(store, target)
     assert target.read_text() == "old"

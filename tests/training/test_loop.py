@@ -15,16 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from andon._tools.seeds import numpy_step_generator, step_generator
 from andon.core import AndonError
-from andon.training.loop import (
+from andon.training import (
     LossCurve,
     SampleOrder,
     TrainingOptions,
     TrainingReport,
     cosine_schedule,
-    numpy_step_generator,
     step_decay,
-    step_generator,
     steps_of_epochs,
     train,
 )

@@ -7,7 +7,7 @@ import torch
 
 from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet
 from andon.weights.initialisation import calibrate_batch_norm, orthogonal_initialisation, pink_noise
-from andon.weights.resolution import state_dict_sha256
+from andon.weights.state_dicts import state_dict_sha256
 
 
 def random_resnet(name: str = "resnet18", last_stage: int = 4, seed: int = 0) -> ResNet:

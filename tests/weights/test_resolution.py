@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from andon.features.extractor import create_extractor
 from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.weights import resolution as module
 from andon.weights.initialisation import orthogonal_initialisation
-from andon.weights.resolution import PUBLISHED, PublishedFile, PublishedWeights, cache_directory, read_state_dict
+from andon.weights.published import PUBLISHED, PublishedFile, PublishedWeights, cache_directory
+from andon.weights.state_dicts import read_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,7 @@ def published(monkeypatch: pytest.MonkeyPatch, digest: str, filename: str = "tin
     """Makes "imagenet" of resnet18 stand for one file with this hash, at an address that no network serves."""
     file = PublishedFile(filename, digest, f"http://127.0.0.1:9/{filename}")
     known = dict(PUBLISHED) | {("resnet18", "tv_in1k"): PublishedWeights("tv_in1k", "BSD-3-Clause", (file,))}
-    for where in ("andon.weights.resolution.PUBLISHED", "andon.features.extractor.PUBLISHED"):
-        monkeypatch.setattr(where, known)
+    monkeypatch.setattr("andon.weights.published.PUBLISHED", known)
 
 
 def features(weights: str | Path) -> torch.Tensor:
@@ -212,13 +213,13 @@ def test_a_download_with_another_hash_is_refused(
     save_file(state, source)
     file = PublishedFile("tiny.safetensors", "2" * 64, source.as_uri())
     known = {("resnet18", "tv_in1k"): PublishedWeights("tv_in1k", "", (file,))}
-    monkeypatch.setattr("andon.features.extractor.PUBLISHED", known)
+    monkeypatch.setattr("andon.weights.published.PUBLISHED", known)
     with pytest.raises(AndonError, match="cannot be fetched"):
         features("imagenet")
     assert list(cache.iterdir()) == []
     good = PublishedFile("tiny.safetensors", sha256(source), source.as_uri())
     monkeypatch.setattr(
-        "andon.features.extractor.PUBLISHED", {("resnet18", "tv_in1k"): PublishedWeights("tv_in1k", "", (good,))}
+        "andon.weights.published.PUBLISHED", {("resnet18", "tv_in1k"): PublishedWeights("tv_in1k", "", (good,))}
     )
     assert create_extractor("resnet18", (2,)).weights.source == "hub"
     assert create_extractor("resnet18", (2,)).weights.source == "cache"
@@ -258,10 +259,10 @@ def test_cache_directory_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -
     assert cache_directory() == Path("/somewhere")
     monkeypatch.delenv("ANDON_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     assert cache_directory() == Path("/xdg/andon")
-    monkeypatch.setattr(module.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_directory() == Path.home() / "Library" / "Caches" / "andon"
-    monkeypatch.setattr(module.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", "/local")
     assert cache_directory() == Path("/local/andon/cache")

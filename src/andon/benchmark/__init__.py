@@ -7,46 +7,72 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
-    from andon.benchmark.bench import PlanStatus, RunEvent, RunSummary, plan_status, resume_plan, run_plan
-    from andon.benchmark.plan import Plan, expand, load_plan, make_plan, packaged_plans
+    from andon.benchmark.bench import PlanStatus, RunSummary, plan_status, resume_plan, run_plan
+    from andon.benchmark.engine import cpu_count
+    from andon.benchmark.events import ExperimentEvent, Failed, Planned, Progressed, Repaired, RunEvent, Started
+    from andon.benchmark.expansion import expand
+    from andon.benchmark.gallery import GalleryImage, GalleryMaps
+    from andon.benchmark.judge import evaluate
+    from andon.benchmark.maps import MapsReport, evaluate_maps
+    from andon.benchmark.plan import Plan, load_plan, make_plan, packaged_plans
     from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure, Protocol
-    from andon.benchmark.store import Store, StoreError
+    from andon.benchmark.statistics import Summary, best_set, mean_over, run_means, summarise
+    from andon.benchmark.store import Store
 
 __all__ = [
+    "ExperimentEvent",
     "ExperimentRecord",
     "ExperimentSpec",
+    "Failed",
     "Failure",
+    "GalleryImage",
+    "GalleryMaps",
+    "MapsReport",
     "Plan",
     "PlanStatus",
+    "Planned",
+    "Progressed",
     "Protocol",
+    "Repaired",
     "RunEvent",
     "RunSummary",
+    "Started",
     "Store",
-    "StoreError",
+    "Summary",
+    "best_set",
+    "cpu_count",
+    "evaluate",
+    "evaluate_maps",
     "expand",
     "load_plan",
     "make_plan",
+    "mean_over",
     "packaged_plans",
     "plan_status",
     "resume_plan",
+    "run_means",
     "run_plan",
+    "summarise",
 ]
 
-# Imported on first use: the store and the published figures need no torch, running a plan does.
-_MODULES = {
-    "bench": ("PlanStatus", "RunEvent", "RunSummary", "plan_status", "resume_plan", "run_plan"),
-    "plan": ("Plan", "expand", "load_plan", "make_plan", "packaged_plans"),
-    "record": ("ExperimentRecord", "ExperimentSpec", "Failure", "Protocol"),
-    "store": ("Store", "StoreError"),
-}
-_LAZY = {name: f"andon.benchmark.{module}" for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "andon.benchmark.bench": "PlanStatus RunSummary plan_status resume_plan run_plan",
+        "andon.benchmark.engine": "cpu_count",
+        "andon.benchmark.judge": "evaluate",
+        "andon.benchmark.events": "ExperimentEvent Failed Planned Progressed Repaired RunEvent Started",
+        "andon.benchmark.expansion": "expand",
+        "andon.benchmark.gallery": "GalleryImage GalleryMaps",
+        "andon.benchmark.maps": "MapsReport evaluate_maps",
+        "andon.benchmark.plan": "Plan load_plan make_plan packaged_plans",
+        "andon.benchmark.record": "ExperimentRecord ExperimentSpec Failure Protocol",
+        "andon.benchmark.statistics": "Summary best_set mean_over run_means summarise",
+        "andon.benchmark.store": "Store",
+    },
+)

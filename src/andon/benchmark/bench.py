@@ -6,7 +6,6 @@ tried again (the cause is usually outside: memory, a timeout, a full disk) unles
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,42 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from andon.benchmark._files import StoreError
-from andon.benchmark.engine import Engine, Event, Failed, Finished, Job, LocalEngine, Progressed, Started
-from andon.benchmark.plan import ExpandedPlan, Plan, PlanContent, expand, load_plan
-from andon.benchmark.record import ExperimentSpec, Failure
+from andon.benchmark._files import StoreWriteError
+from andon.benchmark.engine import Engine, Job, LocalEngine
+from andon.benchmark.events import (
+    Event,
+    ExperimentEvent,
+    Failed,
+    Finished,
+    Planned,
+    Progressed,
+    Repaired,
+    RunEvent,
+    Started,
+)
+from andon.benchmark.expansion import ExpandedPlan, expand
+from andon.benchmark.plan import Plan, PlanContent, load_plan
+from andon.benchmark.record import ExperimentSpec, Failure, StoredDataset, StoredPlan
 from andon.benchmark.runner import RunOptions, keep_gallery, run_experiment
-from andon.benchmark.store import Store, StoredDataset, StoredPlan
-from andon.core import AndonError, Category, ProgressCallback, listed, no_progress
-from andon.data.cache import ArrayCache
-from andon.methods.registry import method_class
+from andon.benchmark.store import Store
+from andon.core import Category, ProgressCallback, StoreError, listed, no_progress
+from andon.data import ArrayCache
 
-__all__ = ["ExperimentState", "PlanStatus", "RunEvent", "RunSummary", "plan_status", "resume_plan", "run_plan"]
-
-
-@dataclass(frozen=True)
-class RunEvent:
-    """Something to show while a plan runs.
-
-    Attributes:
-        kind: "planned" comes first, once; "repaired" for each damaged entry that was moved aside.
-        spec: the experiment; None for "planned" and "repaired".
-        message: one line.
-        stage, done, total: of the experiment's progress ("progress" only).
-        experiments_done: experiments of this run that have ended, failed ones included.
-        experiments_total: experiments that this run has to do.
-        eta_seconds: estimate of the time left; None before the first has ended.
-    """
-
-    kind: Literal["planned", "repaired", "started", "progress", "finished", "failed"]
-    spec: ExperimentSpec | None
-    message: str
-    stage: str = ""
-    done: int = 0
-    total: int = 0
-    experiments_done: int = 0
-    experiments_total: int = 0
-    eta_seconds: float | None = None
+__all__ = ["ExperimentState", "PlanStatus", "RunSummary", "plan_status", "resume_plan", "run_plan"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +109,7 @@ def run_plan(
 
     Raises:
         AndonError: the plan or its data is not right, another run holds the store.
-        StoreError: the store cannot be written; finished experiments are kept.
+        StoreWriteError: the store cannot be written; finished experiments are kept.
         KeyboardInterrupt: the experiments in flight are lost, the store is consistent.
     """
     start = time.perf_counter()
@@ -132,7 +117,6 @@ def run_plan(
         plan = load_plan(plan)
     plan = plan.with_data(data)
     expanded = expand(plan, progress=progress)
-    modules = _modules(expanded)
     if engine is None:
         device_jobs = 1 if jobs is None and device != "cpu" else jobs
         engine = LocalEngine(device_jobs, threads, preload=("andon.benchmark.runner",))
@@ -140,62 +124,32 @@ def run_plan(
     with store.lock():
         repaired = store.repair()
         for line in repaired:
-            on_event(RunEvent("repaired", None, line))
+            on_event(Repaired(line))
         store.write_plan(_stored(expanded))
-        failed_before = {f.id for f in store.failures()}
-        skipped = [s for s in expanded.specs if s.id in store or (s.id in failed_before and not retry_failed)]
-        skip = {s.id for s in skipped}
-        todo = [s for s in expanded.specs if s.id not in skip]
+        skipped, todo = _left(expanded, store, retry_failed)
         run = _Run(store, todo, on_event)
-        on_event(
-            RunEvent(
-                "planned",
-                None,
-                f"{len(todo)} experiments to do, {len(skipped)} done before",
-                experiments_total=len(todo),
-            )
-        )
+        on_event(Planned(f"{len(todo)} experiments to do, {len(skipped)} done before", len(todo)))
         cache_root = None if cache is False else store.cache_root if cache is None else Path(cache)
-        first_seeds: dict[str, int] = {}
-        for spec in expanded.specs:
-            first_seeds.setdefault(spec.label, spec.seed)
-        # An experiment keeps its category's gallery; one that was damaged or removed since has none left to do that.
-        for spec in {(s.dataset, s.category): s for s in skipped if s.id in store}.values():
-            keep_gallery(store, spec, expanded.category(spec))
         try:
-            engine.run(
-                [
-                    Job(
-                        spec.id,
-                        experiment_job,
-                        (
-                            ExperimentJob(
-                                spec=spec,
-                                category=expanded.category(spec),
-                                store=store.root.absolute(),
-                                cache=None if cache_root is None else cache_root.absolute(),
-                                device=device,
-                                keep_maps=_keep_maps(plan.content, spec, first_seeds[spec.label]),
-                                keep_model=plan.content.keep_models,
-                                measure_speed=spec.seed == first_seeds[spec.label],
-                                reference=expanded.references[spec.id],
-                                module=modules.get(spec.method, ""),
-                                log=run.log(spec),
-                            ),
-                        ),
-                        log=run.log(spec),
-                        timeout=plan.content.timeout,
-                        group=f"{spec.dataset}/{spec.category}/{spec.config.get('backbone', spec.label)}",
-                    )
-                    for spec in todo
-                ],
-                run.handle,
-            )
+            engine.run(_jobs(expanded, todo, store, cache_root, device, run.log), run.handle)
         finally:
             store.empty_scratch()
         return RunSummary(
             tuple(run.finished), tuple(skipped), tuple(run.failed), tuple(repaired), time.perf_counter() - start
         )
+
+
+def _left(
+    expanded: ExpandedPlan, store: Store, retry_failed: bool
+) -> tuple[list[ExperimentSpec], list[ExperimentSpec]]:
+    """Experiments that are done (or, without ``retry_failed``, failed), and those that are left to do."""
+    failed_before = {f.id for f in store.failures()}
+    skipped = [s for s in expanded.specs if s.id in store or (s.id in failed_before and not retry_failed)]
+    # An experiment keeps its category's gallery; one that was damaged or removed since has none left to do that.
+    for spec in {(s.dataset, s.category): s for s in skipped if s.id in store}.values():
+        keep_gallery(store, spec, expanded.category(spec))
+    skip = {s.id for s in skipped}
+    return skipped, [s for s in expanded.specs if s.id not in skip]
 
 
 def resume_plan(store_dir: str | Path, name: str | None = None, **options: Any) -> RunSummary:
@@ -212,11 +166,11 @@ def resume_plan(store_dir: str | Path, name: str | None = None, **options: Any) 
     store = Store(store_dir)
     plans = store.plans()
     if name is None and len(plans) > 1:
-        raise AndonError(f"{store.root}: has several plans ({listed(p.name for p in plans)}): name one")
+        raise StoreError(f"{store.root}: has several plans ({listed(p.name for p in plans)}): name one")
     stored = plans[0] if name is None and plans else store.plan(name or "")
     if stored is None:
         known = f"it has: {listed(p.name for p in plans)}" if plans else "run one first"
-        raise AndonError(f"{store.root}: has no plan{f' {name!r}' if name else ''}; {known}")
+        raise StoreError(f"{store.root}: has no plan{f' {name!r}' if name else ''}; {known}")
     where = f"plan {stored.name} of {store.root}"
     plan = Plan(stored.name, PlanContent.model_validate(stored.content), stored.source, where, Path(stored.base))
     return run_plan(plan, store_dir, **options)
@@ -233,7 +187,7 @@ def plan_status(store_dir: str | Path, plan: str | None = None) -> PlanStatus:
     if plan is not None:
         plans = tuple(p for p in plans if p.name == plan)
         if not plans:
-            raise AndonError(f"{store.root}: has no plan {plan!r}; it has: {listed(p.name for p in store.plans())}")
+            raise StoreError(f"{store.root}: has no plan {plan!r}; it has: {listed(p.name for p in store.plans())}")
     done = {r.id: r for r in store.records()}
     failures = {f.id: f for f in store.failures()}
     states: dict[str, ExperimentState] = {}
@@ -264,15 +218,11 @@ class ExperimentJob:
     keep_model: bool
     measure_speed: bool
     reference: str
-    module: str
-    """Module whose import registers the method; "" where its name is enough."""
     log: Path
 
 
 def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
     """Runs in the experiment's own process."""
-    if job.module:
-        importlib.import_module(job.module)
     run_experiment(
         job.spec,
         job.category,
@@ -282,6 +232,37 @@ def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
         log=job.log,
         progress=progress,
     )
+
+
+def _jobs(
+    expanded: ExpandedPlan,
+    todo: Sequence[ExperimentSpec],
+    store: Store,
+    cache: Path | None,
+    device: str,
+    log: Callable[[ExperimentSpec], Path],
+) -> list[Job]:
+    content = expanded.plan.content
+    first_seeds: dict[str, int] = {}
+    for spec in expanded.specs:
+        first_seeds.setdefault(spec.label, spec.seed)
+    jobs = []
+    for spec in todo:
+        job = ExperimentJob(
+            spec=spec,
+            category=expanded.category(spec),
+            store=store.root.absolute(),
+            cache=None if cache is None else cache.absolute(),
+            device=device,
+            keep_maps=_keep_maps(content, spec, first_seeds[spec.label]),
+            keep_model=content.keep_models,
+            measure_speed=spec.seed == first_seeds[spec.label],
+            reference=expanded.references[spec.id],
+            log=log(spec),
+        )
+        group = f"{spec.dataset}/{spec.category}/{spec.config.get('backbone', spec.label)}"
+        jobs.append(Job(spec.id, experiment_job, (job,), log=log(spec), timeout=content.timeout, group=group))
+    return jobs
 
 
 class _Run:
@@ -304,19 +285,19 @@ class _Run:
         match event:
             case Started():
                 self._started[spec.id] = datetime.now(UTC).isoformat(timespec="seconds")
-                self._tell("started", spec, _title(spec))
-            case Progressed(_, stage, done, total):
-                self._tell("progress", spec, f"{_title(spec)}: {stage}", stage, done, total)
-            case Finished(_, seconds):
-                self._finish(spec, seconds)
+                self._tell(event, _title(spec))
+            case Progressed(stage=stage):
+                self._tell(event, f"{_title(spec)}: {stage}")
+            case Finished():
+                self._finish(spec, event)
             case Failed():
                 # Killed after its result was in its place: that is a result.
                 if spec.id in self.store:
-                    self._finish(spec, event.seconds)
+                    self._finish(spec, Finished(event.id, event.seconds))
                     return
-                if event.error == StoreError.__name__:
+                if event.error == StoreWriteError.__name__:
                     # Nothing that is still to come could be kept either.
-                    raise StoreError(event.reason)
+                    raise StoreWriteError(event.reason)
                 failure = Failure(
                     id=spec.id,
                     spec=spec,
@@ -329,25 +310,17 @@ class _Run:
                 self.store.write_failure(failure)
                 self.failed.append(failure)
                 self.log(spec).unlink(missing_ok=True)
-                self._tell("failed", spec, f"{_title(spec)}: {event.reason}")
+                self._tell(event, f"{_title(spec)}: {event.reason}")
 
-    def _finish(self, spec: ExperimentSpec, seconds: float) -> None:
+    def _finish(self, spec: ExperimentSpec, event: Finished) -> None:
         self.finished.append(spec)
         self.log(spec).unlink(missing_ok=True)
-        self._tell("finished", spec, f"{_title(spec)}: {seconds:.1f} s")
+        self._tell(event, f"{_title(spec)}: {event.seconds:.1f} s")
 
-    def _tell(
-        self,
-        kind: Literal["started", "progress", "finished", "failed"],
-        spec: ExperimentSpec,
-        message: str,
-        stage: str = "",
-        done: int = 0,
-        total: int = 0,
-    ) -> None:
+    def _tell(self, event: Event, message: str) -> None:
         ended, wanted = len(self.finished) + len(self.failed), len(self.specs)
         eta = (time.monotonic() - self._start) / ended * (wanted - ended) if ended else None
-        self._on_event(RunEvent(kind, spec, message, stage, done, total, ended, wanted, eta))
+        self._on_event(ExperimentEvent(self.specs[event.id], event, message, ended, wanted, eta))
 
 
 def _title(spec: ExperimentSpec) -> str:
@@ -357,22 +330,6 @@ def _title(spec: ExperimentSpec) -> str:
 def _keep_maps(content: PlanContent, spec: ExperimentSpec, first_seed: int) -> Literal["gallery", "all", "none"]:
     # The gallery shows one map a method; the first seed's will do, the others' would only fill the disk.
     return "none" if content.keep_maps == "gallery" and spec.seed != first_seed else content.keep_maps
-
-
-def _modules(expanded: ExpandedPlan) -> dict[str, str]:
-    """Modules to import in the experiments' processes, by method name, for methods registered by the caller's code."""
-    modules = {}
-    for spec in expanded.specs:
-        if spec.method in modules or ".py:" in spec.method:
-            continue
-        module = method_class(spec.method).__module__
-        if module == "__main__":
-            raise AndonError(
-                f"method {spec.method!r} is defined in the program that runs the plan, which the experiments' "
-                "processes do not import; put it in a file and name it path/to/file.py:Class"
-            )
-        modules[spec.method] = "" if module.startswith("andon.") else module
-    return modules
 
 
 def _stored(expanded: ExpandedPlan) -> StoredPlan:

@@ -37,11 +37,12 @@ from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from andon.core import AndonError, ProgressCallback
+from andon.benchmark.events import Event, Failed, Finished, Progressed, Started
+from andon.core import AndonError, ConfigError, ProgressCallback
 
-__all__ = ["Engine", "Event", "Failed", "Finished", "Job", "LocalEngine", "Progressed", "Started", "cpu_count"]
+__all__ = ["Engine", "Job", "LocalEngine", "cpu_count"]
 
 _LOG_LINES = 40
 _PROGRESS_INTERVAL = 0.1
@@ -67,53 +68,6 @@ class Job:
     log: Path | None = None
     timeout: float | None = None
     group: str = ""
-
-
-@dataclass(frozen=True)
-class Started:
-    """A job's process was started."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """A job is at ``done`` of ``total`` of a stage."""
-
-    id: str
-    stage: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A job's function returned."""
-
-    id: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A job has no result.
-
-    Attributes:
-        kind: it raised, its process died, or it took too long.
-        reason: one line.
-        detail: traceback, or the last lines that it printed.
-        error: the class name of the exception for kind "error".
-    """
-
-    id: str
-    kind: Literal["error", "killed", "timeout"]
-    reason: str
-    detail: str
-    seconds: float
-    error: str = ""
-
-
-Event = Started | Progressed | Finished | Failed
 
 
 class Engine(Protocol):
@@ -168,7 +122,7 @@ class LocalEngine:
         for name in ("jobs", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise AndonError(f"{name} must be at least 1, not {value}")
+                raise ConfigError(f"{name} must be at least 1, not {value}")
         self.jobs = self.jobs or max(1, cpu_count() // 4)
         self.threads = self.threads or max(1, cpu_count() // self.jobs)
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from andon._tools.models import FrozenModel
 from andon.core import canonical_json
-from andon.evaluation.result import Evaluation
+from andon.evaluation import FPR_LIMITS, Evaluation
 
-__all__ = ["ExperimentRecord", "ExperimentSpec", "Failure", "Hardware", "Protocol"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+__all__ = ["ExperimentRecord", "ExperimentSpec", "Failure", "Hardware", "Protocol", "StoredDataset", "StoredPlan"]
 
 
-class Protocol(_Frozen):
+class Protocol(FrozenModel):
     """How a method is trained and judged, beside its own Config.
 
     Attributes:
@@ -28,9 +25,7 @@ class Protocol(_Frozen):
     """
 
     shots: int | None = Field(default=None, ge=1)
-    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        default=(0.05, 0.01, 0.1, 0.3, 1.0), min_length=1
-    )
+    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=FPR_LIMITS, min_length=1)
     calibration_folds: int = Field(default=0, ge=0)
 
     @field_validator("calibration_folds")
@@ -48,7 +43,7 @@ class Protocol(_Frozen):
         return limits
 
 
-class ExperimentSpec(_Frozen):
+class ExperimentSpec(FrozenModel):
     """What identifies an experiment. Its id is the hash of exactly this.
 
     Attributes:
@@ -58,8 +53,8 @@ class ExperimentSpec(_Frozen):
         method: registered name, or ``path/to/file.py:Class``.
         label: what tables call it (the method's title, or the plan's label for a variant).
         config: the whole resolved Config of the method, defaults included.
-        code_fingerprint: hash of the file for a method given as ``path/to/file.py:Class``, so that changed code is a
-            new experiment; "" for registered methods.
+        code_fingerprint: hash of the code of a method that is not Andon's own (file or package), so that changed code
+            is a new experiment; "" for Andon's own.
     """
 
     dataset: str
@@ -79,7 +74,7 @@ class ExperimentSpec(_Frozen):
         return hashlib.blake2b(canonical_json(value).encode(), digest_size=8).hexdigest()
 
 
-class Hardware(_Frozen):
+class Hardware(FrozenModel):
     """The machine, without its name."""
 
     cpu: str
@@ -90,7 +85,7 @@ class Hardware(_Frozen):
     threads: int
 
 
-class ExperimentRecord(_Frozen):
+class ExperimentRecord(FrozenModel):
     """The result of one experiment, as kept in the store (``record.json``).
 
     Attributes:
@@ -121,15 +116,22 @@ class ExperimentRecord(_Frozen):
     seeded: bool = True
     weights: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
-    curves: dict[str, list[tuple[int, float]]] = {}
-    versions: dict[str, str] = {}
+    curves: dict[str, list[tuple[int, float]]] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
     hardware: Hardware
     started: str
     seconds: float
     """Wall seconds of the whole experiment."""
 
+    @field_validator("evaluation")
+    @classmethod
+    def _restore_limits(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
+        """Earlier records keep 12 digits of a limit; the protocol has it whole."""
+        spec = info.data.get("spec")
+        return evaluation if spec is None else evaluation.with_limits(spec.protocol.fpr_limits)
 
-class Failure(_Frozen):
+
+class Failure(FrozenModel):
     """Why an experiment has no result."""
 
     id: str
@@ -141,3 +143,29 @@ class Failure(_Frozen):
     """Traceback or the last lines of the log."""
     started: str
     seconds: float
+
+
+class StoredDataset(FrozenModel):
+    """Where a data set of a plan lay when the plan was last run (a hint for reloading: it may have moved)."""
+
+    name: str
+    path: str
+    layout: str
+    categories: tuple[str, ...]
+
+
+class StoredPlan(FrozenModel):
+    """A plan as it was last run in this store."""
+
+    name: str
+    title: str
+    source: str
+    """The YAML text."""
+    content: dict[str, Any]
+    """What it was read as, with the data sets' absolute paths: the store can go on without the file."""
+    base: str
+    """The folder that the paths of its methods start from."""
+    seeds: tuple[int, ...]
+    datasets: tuple[StoredDataset, ...]
+    specs: tuple[ExperimentSpec, ...]
+    """All its experiments, in the order of the plan."""

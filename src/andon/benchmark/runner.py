@@ -32,9 +32,10 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from andon.benchmark.evaluate import evaluate
+from andon.benchmark.gallery import GalleryMaps, shrink
+from andon.benchmark.judge import evaluate
 from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Hardware
-from andon.benchmark.store import GalleryMaps, Store, shrink
+from andon.benchmark.store import Store
 from andon.core import (
     AndonError,
     BoolArray,
@@ -46,17 +47,15 @@ from andon.core import (
     Sample,
     no_progress,
 )
-from andon.data.cache import ArrayCache
-from andon.data.images import Images
-from andon.methods.base import FitReport, Method
-from andon.methods.registry import create_method
+from andon.data import ArrayCache, Images
+from andon.methods import Detector, FitRun, Method, create_method
 
 __all__ = ["RunOptions", "draw_shots", "gallery_samples", "keep_gallery", "run_experiment"]
 
 GALLERY_PER_TYPE = 2
 SPEED_IMAGES = 32
 SPEED_SECONDS = 2.0
-_PACKAGES = ("andon", "torch", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow")
+_PACKAGES = ("andon", "torch", "numpy", "scipy", "opencv-python-headless", "pillow")
 
 
 @dataclass(frozen=True)
@@ -88,100 +87,118 @@ def run_experiment(
     log: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> ExperimentRecord:
-    """Runs an experiment and keeps its result in the store.
+    """Runs an experiment and keeps its result in the store, and the category's gallery if it has none.
 
     Args:
-        spec: what to do.
-        category: its images.
-        store: gets the result, and the category's gallery if it has none.
-        cache: of images and features, shared by experiments.
-        options: how to do it.
         log: file with what the experiment printed so far, to be kept with it.
-        progress: stages "features", "coreset", …, "calibration", "predict", "speed".
 
     Raises:
         AndonError: bad images or options, more shots than training images; nothing is stored then.
         StoreError: the result cannot be written.
     """
-    started, start = datetime.now(UTC), time.perf_counter()
+    started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     _reset_peak_memory()
     counting = None if cache is None else _CountingCache(cache.root, max_bytes=cache.max_bytes)
     method = _create(spec, options)
-    method.checkpoints = store.checkpoints(spec.id)
+    run = FitRun(options.device, progress, checkpoints=store.checkpoints(spec.id))
     train = draw_shots(category.train, spec.protocol.shots, spec.seed, category.name)
 
-    before = time.perf_counter()
-    report = method.fit(Images(train, counting), seed=spec.seed, device=options.device, progress=progress)
-    _synchronise(options.device)
-    fit_seconds = {**report.seconds, "total": time.perf_counter() - before}
+    detector, fit_seconds = _timed_fit(method, Images(train, counting), spec.seed, run)
     fit_uncached = counting is None or counting.mostly_missed()
-
-    calibration, calibration_seconds = None, None
-    notes = list(report.notes)
-    if spec.protocol.calibration_folds:
-        before = time.perf_counter()
-        calibration = _cross_fitted_scores(spec, options, train, counting, method.checkpoints, progress)
-        calibration_seconds = time.perf_counter() - before
-        if calibration is None:
-            notes.append("one training image: no threshold from training images")
-
-    if counting is not None:
-        counting.mostly_missed()  # the folds' features were cached by fit
-    test = category.test
-    gallery = gallery_samples(test)
-    wanted = {"gallery": set(gallery), "all": set(range(len(test))), "none": set()}[options.keep_maps]
-    kept: dict[int, tuple[FloatArray, Region]] = {}
-
-    def keep(index: int, sample: Sample, prediction: Prediction) -> None:
-        if index in wanted and prediction.anomaly_maps is not None:
-            kept[index] = (prediction.anomaly_maps[0].astype(np.float32, copy=True), prediction.region)
-
+    calibration, calibration_seconds = _calibrated(method, spec, train, counting, run)
+    kept = _KeptMaps(category.test, options.keep_maps)
     result = evaluate(
-        method,
+        detector,
         category,
         fpr_limits=spec.protocol.fpr_limits,
-        images=Images(test, counting),
+        images=Images(category.test, counting),
         calibration_scores=calibration,
-        map_sink=keep,
+        map_sink=kept,
         progress=progress,
     )
     predict_uncached = counting is None or counting.mostly_missed()
-    speed = _images_per_second(method, test, options.device, progress) if options.measure_speed else None
     keep_gallery(store, spec, category)
     record = ExperimentRecord(
         id=spec.id,
         spec=spec,
         evaluation=result.evaluation,
-        n_train=report.n_train,
         fit_seconds=fit_seconds,
         calibration_seconds=calibration_seconds,
         predict_seconds=result.predict_seconds,
-        images_per_second=speed,
+        images_per_second=_images_per_second(detector, category.test, progress) if options.measure_speed else None,
         features_cached=not (fit_uncached and predict_uncached),
-        peak_memory_mb=_peak_memory_mb(),
-        seeded=method.seeded or spec.protocol.shots is not None,
-        weights=tuple(w.as_dict() for w in report.weights),
-        notes=tuple(notes + _weights_notes(report)),
-        curves={name: list(points) for name, points in report.curves.items()},
-        versions=_versions(),
-        hardware=_hardware(options.device),
-        started=started.isoformat(timespec="seconds"),
+        **_learned(detector, spec, uncalibrated=calibration_seconds is not None and calibration is None),
+        **_circumstances(options.device),
+        started=started,
         seconds=time.perf_counter() - start,
     )
-    order = sorted(kept)
-    store.write_experiment(
-        record,
-        result.arrays,
-        maps=GalleryMaps(
-            tuple(test[i].id for i in order), tuple(kept[i][0] for i in order), tuple(kept[i][1] for i in order)
-        )
-        if kept
-        else None,
-        model=method.state_dict() if options.keep_model else None,
-        log=_read_log(log),
-    )
+    model = detector.to_bytes() if options.keep_model else None
+    store.write_experiment(record, result.arrays, maps=kept.maps(), detector=model, log=_read_log(log))
     shutil.rmtree(store.checkpoints(spec.id), ignore_errors=True)
     return record
+
+
+def _learned(detector: Detector, spec: ExperimentSpec, *, uncalibrated: bool) -> dict[str, Any]:
+    """What the record says of the fit itself."""
+    report = detector.report
+    notes = list(report.notes)
+    if uncalibrated:
+        notes.append("one training image: no threshold from training images")
+    notes += [f"{w.part}: random weights ({w.name}), not pretrained" for w in report.weights if not w.pretrained]
+    return {
+        "n_train": report.n_train,
+        "seeded": detector.method.seeded or spec.protocol.shots is not None,
+        "weights": tuple(w.as_dict() for w in report.weights),
+        "notes": tuple(notes),
+        "curves": {name: list(points) for name, points in report.curves.items()},
+    }
+
+
+def _circumstances(device: str) -> dict[str, Any]:
+    return {"peak_memory_mb": _peak_memory_mb(), "versions": _versions(), "hardware": _hardware(device)}
+
+
+def _calibrated(
+    method: Method[Any], spec: ExperimentSpec, train: Sequence[Sample], cache: _CountingCache | None, run: FitRun
+) -> tuple[npt.NDArray[np.float32] | None, float | None]:
+    """Cross-fitted scores where the protocol asks for them and there is more than one image, and their seconds."""
+    folds = spec.protocol.calibration_folds
+    if not folds:
+        return None, None
+    before = time.perf_counter()
+    scores = _cross_fitted_scores(method, folds, train, cache, spec.seed, run)
+    if cache is not None:
+        cache.mostly_missed()  # the folds' features were cached by fit
+    return scores, time.perf_counter() - before
+
+
+def _timed_fit(method: Method[Any], images: Images, seed: int, run: FitRun) -> tuple[Detector, dict[str, float]]:
+    before = time.perf_counter()
+    detector = method.fit(images, seed=seed, run=run)
+    _synchronise(detector.device)
+    return detector, {**detector.report.seconds, "total": time.perf_counter() - before}
+
+
+class _KeptMaps:
+    """A map sink that keeps the raw maps that are wanted."""
+
+    def __init__(self, test: Sequence[Sample], which: Literal["gallery", "all", "none"]) -> None:
+        self._test = test
+        chosen = {"gallery": gallery_samples(test), "all": range(len(test)), "none": ()}[which]
+        self._wanted = set(chosen)
+        self._kept: dict[int, tuple[FloatArray, Region]] = {}
+
+    def __call__(self, index: int, sample: Sample, prediction: Prediction) -> None:
+        if index in self._wanted and prediction.anomaly_maps is not None:
+            self._kept[index] = (prediction.anomaly_maps[0].astype(np.float32, copy=True), prediction.region)
+
+    def maps(self) -> GalleryMaps | None:
+        """In the order of the test samples; None where none was kept."""
+        order = sorted(self._kept)
+        if not order:
+            return None
+        ids = tuple(self._test[i].id for i in order)
+        return GalleryMaps(ids, tuple(self._kept[i][0] for i in order), tuple(self._kept[i][1] for i in order))
 
 
 def draw_shots(train: Sequence[Sample], shots: int | None, seed: int, name: str = "") -> tuple[Sample, ...]:
@@ -213,44 +230,36 @@ def _create(spec: ExperimentSpec, options: RunOptions) -> Method[Any]:
 
 
 def _cross_fitted_scores(
-    spec: ExperimentSpec,
-    options: RunOptions,
-    train: Sequence[Sample],
-    cache: ArrayCache | None,
-    checkpoints: Path,
-    progress: ProgressCallback,
+    method: Method[Any], folds: int, train: Sequence[Sample], cache: ArrayCache | None, seed: int, run: FitRun
 ) -> npt.NDArray[np.float32] | None:
-    """Image score of every training image by a model that did not see its block; None for a single image."""
-    folds = min(spec.protocol.calibration_folds, len(train))
+    """Image score of every training image by a detector that did not see its block; None for a single image."""
+    folds = min(folds, len(train))
     if folds < 2:
         return None
     scores = np.empty(len(train), dtype=np.float32)
-    progress("calibration", 0, folds)
-    # One object for all folds (``fit`` starts anew), so that a backbone is loaded once for them; not the experiment's
-    # own, whose result shall not hang on how well a method forgets.
-    method = _create(spec, options)
+    run.progress("calibration", 0, folds)
     for fold, block in enumerate(np.array_split(np.arange(len(train)), folds)):
         held_out = set(block.tolist())
         rest = [s for i, s in enumerate(train) if i not in held_out]
-        method.checkpoints = checkpoints / f"fold-{fold}"
-        method.fit(Images(rest, cache), seed=spec.seed, device=options.device)
-        predictions = method.iterate_predictions(Images([train[i] for i in block], cache))
+        checkpoints = None if run.checkpoints is None else run.checkpoints / f"fold-{fold}"
+        detector = method.fit(Images(rest, cache), seed=seed, run=FitRun(run.device, checkpoints=checkpoints))
+        predictions = detector.iterate_predictions(Images([train[i] for i in block], cache))
         scores[block] = np.concatenate([p.image_scores for p in predictions])
-        progress("calibration", fold + 1, folds)
+        run.progress("calibration", fold + 1, folds)
     return scores
 
 
-def _images_per_second(method: Method[Any], test: Sequence[Sample], device: str, progress: ProgressCallback) -> float:
+def _images_per_second(detector: Detector, test: Sequence[Sample], progress: ProgressCallback) -> float:
     """Test images a second from file to score, none of it from a cache."""
     spread = np.unique(np.linspace(0, len(test) - 1, min(SPEED_IMAGES, len(test))).round().astype(int))
-    size = max(1, min(method.config.batch_size, 8, len(spread)))
+    size = max(1, min(detector.config.batch_size, 8, len(spread)))
     # Arrays, not samples: what is decoded here is not left in any cache of decoded images.
-    method.predict([test[spread[0]].image() for _ in range(size)])
-    _synchronise(device)
+    detector.predict([test[spread[0]].image() for _ in range(size)])
+    _synchronise(detector.device)
     done, start = 0, time.perf_counter()
     for first in range(0, len(spread) - size + 1, size):
-        method.predict([test[i].image() for i in spread[first : first + size]])
-        _synchronise(device)
+        detector.predict([test[i].image() for i in spread[first : first + size]])
+        _synchronise(detector.device)
         done = first + size
         progress("speed", done, len(spread))
         if time.perf_counter() - start > SPEED_SECONDS:
@@ -292,12 +301,8 @@ class _CountingCache(ArrayCache):
         return few
 
 
-def _weights_notes(report: FitReport) -> list[str]:
-    return [f"{w.part}: random weights ({w.name}), not pretrained" for w in report.weights if not w.pretrained]
-
-
-def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 __all__ = ["Alternative", "Correction", "Summary", "best_set", "mean_over", "run_means", "summarise", "welch_p_value"]
 
@@ -136,7 +136,8 @@ def welch_p_value(a: Summary, b: Summary, alternative: Alternative = "two-sided"
     share = part_a / (part_a + part_b)
     denominator = (share**2 / (a.n - 1) if part_a else 0.0) + ((1 - share) ** 2 / (b.n - 1) if part_b else 0.0)
     t = difference / math.sqrt(part_a + part_b)
-    tail = float(stats.t.sf(t if alternative == "one-sided" else abs(t), 1 / denominator))
+    # Student's t: the chance of more than t is that of less than −t.
+    tail = float(special.stdtr(1 / denominator, -t if alternative == "one-sided" else -abs(t)))
     return tail if alternative == "one-sided" else min(1.0, 2 * tail)
 
 

@@ -1,26 +1,36 @@
-"""Data sets, safe decoding, the decoded-image cache and the transforms."""
+"""Data sets, safe decoding, caches and the transform.
+
+What needs torch is imported when it is first used: listing a data set does not pay for it.
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from andon.data.cache import ArrayCache
-from andon.data.decode import decode_image, read_image, read_mask, read_size
-from andon.data.fingerprint import category_fingerprint, file_fingerprint
-from andon.data.info import dataset_info
-from andon.data.layout import Layout, ReadOptions
-from andon.data.registry import layout_names, load_dataset, register_layout
+from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
+    from andon.data.cache import ArrayCache
+    from andon.data.decode import decode_image, read_image, read_mask, read_size
+    from andon.data.fingerprint import category_fingerprint, file_fingerprint
     from andon.data.images import ImageLike, Images, as_images
-    from andon.data.transform import Transform
+    from andon.data.info import dataset_info
+    from andon.data.layout import Layout, ReadOptions
+    from andon.data.maps import MAP_SUFFIXES, MapFiles, find_maps, map_folder, read_map, sample_key
+    from andon.data.registry import layout_names, load_dataset, register_layout
+    from andon.data.rendered import ImageSource, image_source
+    from andon.data.transform import IMAGENET_MEAN, IMAGENET_STD, Transform
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "MAP_SUFFIXES",
     "ArrayCache",
     "ImageLike",
+    "ImageSource",
     "Images",
     "Layout",
+    "MapFiles",
     "ReadOptions",
     "Transform",
     "as_images",
@@ -28,24 +38,31 @@ __all__ = [
     "dataset_info",
     "decode_image",
     "file_fingerprint",
+    "find_maps",
+    "image_source",
     "layout_names",
     "load_dataset",
+    "map_folder",
     "read_image",
+    "read_map",
     "read_mask",
     "read_size",
     "register_layout",
+    "sample_key",
 ]
 
-# These need torch, whose import takes seconds; listing a data set does not.
-_LAZY = {
-    "ImageLike": "andon.data.images",
-    "Images": "andon.data.images",
-    "Transform": "andon.data.transform",
-    "as_images": "andon.data.images",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "andon.data.cache": "ArrayCache",
+        "andon.data.decode": "decode_image read_image read_mask read_size",
+        "andon.data.fingerprint": "category_fingerprint file_fingerprint",
+        "andon.data.images": "ImageLike Images as_images",
+        "andon.data.info": "dataset_info",
+        "andon.data.layout": "Layout ReadOptions",
+        "andon.data.maps": "MAP_SUFFIXES MapFiles find_maps map_folder read_map sample_key",
+        "andon.data.registry": "layout_names load_dataset register_layout",
+        "andon.data.rendered": "ImageSource image_source",
+        "andon.data.transform": "IMAGENET_MEAN IMAGENET_STD Transform",
+    },
+)

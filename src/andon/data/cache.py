@@ -18,7 +18,6 @@ import json
 import os
 import re
 import struct
-import tempfile
 import threading
 import time
 import warnings
@@ -30,6 +29,8 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+
+from andon._tools.files import written_atomically
 
 __all__ = ["ArrayCache"]
 
@@ -119,18 +120,11 @@ class ArrayCache:
         try:
             if not self._make_room(size):
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(suffix=_ASIDE, dir=path.parent)
-            try:
-                with open(handle, "wb") as file:
-                    for chunk in chunks:
-                        file.write(chunk)
-                replaced = _size(path)
-                os.replace(aside, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(aside)
-                raise
+            replaced = _size(path)
+            # Not durable: what a power failure takes is computed again.
+            with written_atomically(path, suffix=_ASIDE, durable=False) as aside, aside.open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
         except OSError as error:
             self._give_up(error)
             return

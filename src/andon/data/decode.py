@@ -24,7 +24,7 @@ from __future__ import annotations
 import io
 import re
 import stat
-import sys
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +33,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import (
@@ -46,7 +47,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from andon.core import AndonError, ImageArray
+from andon.core import AndonError, DataError, ImageArray
 
 __all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_SIDE", "decode_image", "read_image", "read_mask", "read_size"]
 
@@ -71,7 +72,9 @@ _KINDS = ", ".join(kind for _, kind, _ in _SIGNATURES)
 # Modes that Pillow converts to RGB without a guess.
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 # TIFF tags (TIFF 6.0, section 8 and 19); the orientation is EXIF's too.
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 284, 339
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR = 256, 257, 258, 262, 274, 284
+_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
+_ASSOCIATED_ALPHA = 1
 # What turns the pixels of an image with EXIF orientation 2..8 upright.
 _UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -92,7 +95,7 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         RGB uint8 ``[H, W, 3]``, writable, of the caller's own.
 
     Raises:
-        AndonError: the file is missing, cannot be read, is no image or is refused; the message names it.
+        DataError: the file is missing, cannot be read, is no image or is refused; the message names it.
     """
     with _opened(path) as (file, name):
         return _decode(file, name)
@@ -101,14 +104,14 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
 def decode_image(data: bytes, name: str = "image") -> ImageArray:
     """The image in ``data``, the bytes of a file (an upload), as ``read_image``; messages call it ``name``."""
     if not data:
-        raise AndonError(f"{name}: the file is empty")
+        raise DataError(f"{name}: the file is empty")
     return _decode(io.BytesIO(data), name)
 
 
 def read_size(path: str | PathLike[str]) -> tuple[int, int]:
     """(height, width) of the image in a file, from its header: no pixel is decoded.
 
-    It is the size that ``read_image`` gives, orientation applied. Raises AndonError as ``read_image`` does for what the
+    It is the size that ``read_image`` gives, orientation applied. Raises DataError as ``read_image`` does for what the
     header can show.
     """
     with _opened(path) as (file, name), _guarded(name):
@@ -125,7 +128,7 @@ def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
     65535 (read as 255). A JPEG cannot hold exact values: its masks are black and white, divided at 128.
 
     Raises:
-        AndonError: as ``read_image``, and where one pixel has two different positive values.
+        DataError: as ``read_image``, and where one pixel has two different positive values.
     """
     with _opened(path) as (file, name), _guarded(name):
         image = _header(file, name)
@@ -136,14 +139,14 @@ def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
             red, green, blue = (np.ascontiguousarray(values[:, :, k]) for k in range(3))
             highest_of = np.maximum(np.maximum(red, green), blue)
             if not lossy and any(np.any((plane != 0) & (plane != highest_of)) for plane in (red, green, blue)):
-                raise AndonError(f"{name}: a pixel of this mask has two different positive values; it may have one")
+                raise DataError(f"{name}: a pixel of this mask has two different positive values; it may have one")
             values = highest_of
         if lossy:
             values = np.where(values >= 128, 255, 0)
         elif values.dtype != np.uint8:
             highest = int(values.max())
             if highest > 255 and not np.all((values == 0) | (values == 65535)):
-                raise AndonError(f"{name}: a 16-bit mask may hold 0..255, or 0 and 65535; this one reaches {highest}")
+                raise DataError(f"{name}: a 16-bit mask may hold 0..255, or 0 and 65535; this one reaches {highest}")
             values = np.minimum(values, 255)
         return values.astype(np.uint8, copy=False)
     raise AssertionError("unreachable")
@@ -154,24 +157,24 @@ def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
 
 @contextmanager
 def _opened(path: str | PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
-    """An open regular file and its name; every failure of the file system as AndonError."""
+    """An open regular file and its name; every failure of the file system as DataError."""
     name = fspath(path)
     try:
         # Looked at before it is opened: opening a pipe would wait for a writer.
         status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):
-            raise AndonError(f"{name}: a folder, not an image")
+            raise DataError(f"{name}: a folder, not an image")
         if not stat.S_ISREG(status.st_mode):
-            raise AndonError(f"{name}: not a regular file")
+            raise DataError(f"{name}: not a regular file")
         if status.st_size == 0:
-            raise AndonError(f"{name}: the file is empty")
+            raise DataError(f"{name}: the file is empty")
         if status.st_size > MAX_FILE_BYTES:
-            raise AndonError(f"{name}: {status.st_size:,} bytes are too many for an image (limit {MAX_FILE_BYTES:,})")
+            raise DataError(f"{name}: {status.st_size:,} bytes are too many for an image (limit {MAX_FILE_BYTES:,})")
         file = Path(path).open("rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError:
-        raise AndonError(f"{name}: there is no such file") from None
+        raise DataError(f"{name}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise AndonError(f"{name}: cannot be read ({_reason(error)})") from error
+        raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
     with file:
         yield file, name
 
@@ -185,9 +188,9 @@ def _guarded(name: str) -> Iterator[None]:
     except AndonError:
         raise
     except MemoryError as error:
-        raise AndonError(f"{name}: not enough memory to decode this image") from error
+        raise DataError(f"{name}: not enough memory to decode this image") from error
     except Exception as error:
-        raise AndonError(f"{name}: damaged or truncated image ({_reason(error)})") from error
+        raise DataError(f"{name}: damaged or truncated image ({_reason(error)})") from error
 
 
 def _decode(file: BinaryIO, name: str) -> ImageArray:
@@ -207,11 +210,11 @@ def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     file.seek(0)
     plugin = next((plugin for signature, _, plugin in _SIGNATURES if signature.match(start)), None)
     if plugin is None:
-        raise AndonError(f"{name}: not an image of a known kind ({_KINDS})")
+        raise DataError(f"{name}: not an image of a known kind ({_KINDS})")
     image = plugin(file)
     width, height = image.size
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise AndonError(
+        raise DataError(
             f"{name}: {width}×{height} pixels are too many (limits: {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all)"
         )
     return image
@@ -223,7 +226,7 @@ def _load(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.ND
     ``[H, W]`` or ``[H, W, 3]``, values as stored, turned upright.
     """
     if getattr(image, "is_animated", False):
-        raise AndonError(f"{name}: an animation or a file of several pages; save the one image that is meant")
+        raise DataError(f"{name}: an animation or a file of several pages; save the one image that is meant")
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     tiff: _Tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     _check_mode(image, tiff, name)
@@ -256,52 +259,65 @@ def _load(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.ND
 def _check_mode(image: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
     """Refuses pixels whose meaning would have to be guessed."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG") or _sample_format(tiff) > 1:
-        raise AndonError(
+        raise DataError(
             f"{name}: what is white is unknown for floating-point, signed and 32-bit pixels; save 8 or 16 bits unsigned"
         )
     if image.mode not in _COLOUR_MODES and not image.mode.startswith("I"):
-        raise AndonError(f"{name}: the colour mode {image.mode} is not read; save it as RGB or grey")
+        raise DataError(f"{name}: the colour mode {image.mode} is not read; save it as RGB or grey")
     if max(_bits(tiff)) > 8 and tiff.get(_PLANAR, 1) != 1:
-        raise AndonError(f"{name}: 16-bit colour in separate planes is not read; save it interleaved, or as PNG")
+        raise DataError(f"{name}: 16-bit colour in separate planes is not read; save it interleaved, or as PNG")
 
 
 def _load_deep_colour(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> npt.NDArray[np.uint16]:
-    """16-bit colour, ``[H, W, 3]``. Pillow's images have 8 bits a channel, so it is asked twice.
+    """16-bit colour, ``[H, W, 3]``, upright for a TIFF as Pillow's are.
 
-    Its unpackers of 16-bit colour keep the byte that is the high one in their byte order. The one for the wrong order
-    therefore gives the low bytes.
+    Pillow's colour images have 8 bits a channel, so OpenCV decodes. Pillow goes first: it tells a damaged file from a
+    whole one, and what it finds must be what OpenCV finds, to the bits that it has.
     """
-    raw_mode = _raw_mode(image)
-    if raw_mode == "LA;16B":  # grey and alpha: two bytes each, taken as four channels
-        _set_raw_mode(image, "RGBA")
-        image.load()
-        return np.repeat(_joined(np.asarray(image)[..., :1], np.asarray(image)[..., 1:2]), 3, axis=2)
-    native = ";16L" if sys.byteorder == "little" else ";16B"
-    layout, order = raw_mode[:-4], raw_mode[-4:].replace(";16N", native)
-    if image.mode not in ("RGB", "RGBA", "RGBX") or layout != image.mode or order not in (";16L", ";16B"):
-        raise AndonError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
-    low = _header(file, name)
-    _set_raw_mode(low, layout + {";16L": ";16B", ";16B": ";16L"}[order])
-    # One after the other, header and all: both read the same file.
-    low.load()
-    high = _header(file, name)
-    high.load()
-    return _joined(np.asarray(high)[..., :3], np.asarray(low)[..., :3])
-
-
-def _joined(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
-    values = np.left_shift(high, 8, dtype=np.uint16)
-    values |= low
+    tiff = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    if image.mode not in ("LA", "RGB", "RGBA", "RGBX") or _ASSOCIATED_ALPHA in _numbers(tiff.get(_EXTRA_SAMPLES, ())):
+        raise DataError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
+    file.seek(0)
+    data = file.read()
+    # The limits hold for what Pillow read in the header; a crafted one could tell OpenCV another size.
+    if sorted(_stored_size(data)) != sorted(image.size):
+        raise DataError(f"{name}: damaged image (its header names two sizes)")
+    image.load()
+    rough = np.asarray(image.convert("RGB"))
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != rough.shape[:2] or decoded.ndim != 3:
+        raise DataError(f"{name}: damaged image, or of a kind that is not read; save it as a 16-bit PNG")
+    values: npt.NDArray[np.uint16] = np.ascontiguousarray(decoded[..., 2::-1], np.uint16)  # from BGR(A)
+    for start in range(0, len(values), 256):
+        rows = slice(start, start + 256)
+        if np.abs((values[rows] >> 8).astype(np.int16) - rough[rows]).max() > 1:
+            raise DataError(f"{name}: two decoders read different pixels in this image; save it as a 16-bit PNG")
     return values
 
 
-def _set_raw_mode(image: ImageFile.ImageFile, raw_mode: str) -> None:
-    """Has the pixels of an image that is not loaded yet unpacked in another way."""
-    tiles: list[Any] = []
-    for codec, extents, offset, arguments in image.tile:
-        changed = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
-        tiles.append(ImageFile._Tile(codec, extents, offset, changed))
-    image.tile = tiles
+def _stored_size(data: bytes) -> tuple[int, ...]:
+    """(width, height) in the header of a PNG or TIFF, from the places where every decoder must look.
+
+    Empty where a TIFF names one of them twice, or in an unusual type: decoders differ in what they make of it.
+    """
+    if data.startswith(b"\x89PNG"):
+        return struct.unpack_from(">II", data, 16) if data[12:16] == b"IHDR" else ()
+    order = "<" if data.startswith(b"II") else ">"
+    if 43 in data[2:4]:  # BigTIFF
+        head, count, entry = f"{order}8xQ", f"{order}Q", f"{order}HHQ8s"
+    else:
+        head, count, entry = f"{order}4xI", f"{order}H", f"{order}HHI4s"
+    (at,) = struct.unpack_from(head, data)
+    (entries,) = struct.unpack_from(count, data, at)
+    at += struct.calcsize(count)
+    found: list[tuple[int, int]] = []
+    for k in range(entries):
+        tag, kind, length, value = struct.unpack_from(entry, data, at + k * struct.calcsize(entry))
+        if tag in (_WIDTH, _HEIGHT):
+            if length != 1 or kind not in (3, 4):
+                return ()
+            found.append((tag, struct.unpack_from(order + {3: "H", 4: "I"}[kind], value)[0]))
+    return tuple(size for _, size in sorted(found)) if [tag for tag, _ in sorted(found)] == [_WIDTH, _HEIGHT] else ()
 
 
 def _to_eight_bits(values: npt.NDArray[np.uint16], white: int) -> npt.NDArray[np.uint8]:
@@ -320,8 +336,12 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _bits(tiff: _Tags) -> tuple[int, ...]:
-    bits = tiff.get(_BITS_PER_SAMPLE, (8,))
-    return (bits if isinstance(bits, tuple) else (bits,)) or (8,)
+    return _numbers(tiff.get(_BITS_PER_SAMPLE, 8)) or (8,)
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """A tag's values: Pillow gives a single one without a tuple."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _sample_format(tiff: _Tags) -> int:

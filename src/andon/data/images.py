@@ -7,18 +7,18 @@ frozen backbone) can be cached beside them, so that eight seeds cost far less th
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from andon.core import AndonError, ImageArray, Sample
+from andon._tools.parallel import shared_pool
+from andon.core import DataError, ImageArray, Sample
 from andon.data.cache import ArrayCache
 from andon.data.decode import read_image
 from andon.data.fingerprint import file_fingerprint
@@ -99,13 +99,13 @@ class Images:
         return f"image {index}" if path is None else str(path)
 
     def image(self, index: int) -> ImageArray:
-        """Image ``index`` at its own size, RGB uint8 ``[H, W, 3]``; AndonError names it where it cannot be read."""
+        """Image ``index`` at its own size, RGB uint8 ``[H, W, 3]``; DataError names it where it cannot be read."""
         item = self.items[index]
         if isinstance(item, Sample):
             return item.image()
         if isinstance(item, np.ndarray):
             if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
-                raise AndonError(
+                raise DataError(
                     f"image {index} must be an RGB uint8 array [H, W, 3], got {item.dtype} {list(item.shape)}"
                 )
             return item
@@ -143,26 +143,26 @@ class Images:
     def batches(self, transform: Transform, batch_size: int) -> Iterator[tuple[range, torch.Tensor]]:
         """``(indices, float32 [B, 3, h, w])`` in order. One batch is decoded ahead, by threads, while one is used."""
         if batch_size < 1:
-            raise AndonError(f"batch_size must be at least 1, not {batch_size}")
+            raise DataError(f"batch_size must be at least 1, not {batch_size}")
         starts = [range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
         if len(self) <= 1:
             for indices in starts:
                 yield indices, transform.normalise(np.stack([self.resized(i, transform) for i in indices]))
             return
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="andon-decode") as pool:
+        pool = shared_pool()
 
-            def begin(indices: range) -> list[Future[ImageArray]]:
-                return [pool.submit(self.resized, i, transform) for i in indices]
+        def begin(indices: range) -> list[Future[ImageArray]]:
+            return [pool.submit(self.resized, i, transform) for i in indices]
 
-            ahead = begin(starts[0])
-            try:
-                for number, indices in enumerate(starts):
-                    images = [future.result() for future in ahead]
-                    ahead = begin(starts[number + 1]) if number + 1 < len(starts) else []
-                    yield indices, transform.normalise(np.stack(images))
-            finally:
-                for future in ahead:
-                    future.cancel()
+        ahead = begin(starts[0])
+        try:
+            for number, indices in enumerate(starts):
+                images = [future.result() for future in ahead]
+                ahead = begin(starts[number + 1]) if number + 1 < len(starts) else []
+                yield indices, transform.normalise(np.stack(images))
+        finally:
+            for future in ahead:
+                future.cancel()
 
     def _path(self, index: int) -> Path | None:
         """The file of image ``index``; None for an array."""
@@ -174,7 +174,7 @@ class Images:
         try:
             return Path(fspath(item))
         except TypeError:
-            raise AndonError(
+            raise DataError(
                 f"image {index} must be a sample, a path or an RGB uint8 array, not {type(item).__name__}"
             ) from None
 

@@ -1,1 +1,65 @@
-"""Image-level and localisation metrics and thresholds: pure functions on arrays."""
+"""Image-level and localisation metrics and thresholds: arrays in, figures out.
+
+>>> from andon.evaluation import auroc
+>>> auroc([0.1, 0.4, 0.8, 0.9], [False, False, True, True])
+1.0
+"""
+
+from andon.evaluation.accumulator import LocalisationAccumulator
+from andon.evaluation.category import category_result
+from andon.evaluation.image import (
+    TNR_TARGETS,
+    auroc,
+    average_precision,
+    best_f1,
+    check_scores,
+    image_metrics,
+    operating_points,
+    rates_at_threshold,
+    roc_curve,
+    threshold_for_tnr,
+    tpr_at_tnr,
+)
+from andon.evaluation.localization import auspro, auspro_by_definition, evaluate_localisation, spro_curve
+from andon.evaluation.placing import Interpolation, place_map
+from andon.evaluation.result import (
+    CategoryResult,
+    DefectTypeMetrics,
+    Evaluation,
+    EvaluationArrays,
+    ImageMetrics,
+    LocalisationMetrics,
+    OperatingPoint,
+)
+from andon.evaluation.spro import FPR_LIMITS, LocalisationResult
+
+__all__ = [
+    "FPR_LIMITS",
+    "TNR_TARGETS",
+    "CategoryResult",
+    "DefectTypeMetrics",
+    "Evaluation",
+    "EvaluationArrays",
+    "ImageMetrics",
+    "Interpolation",
+    "LocalisationAccumulator",
+    "LocalisationMetrics",
+    "LocalisationResult",
+    "OperatingPoint",
+    "auroc",
+    "auspro",
+    "auspro_by_definition",
+    "average_precision",
+    "best_f1",
+    "category_result",
+    "check_scores",
+    "evaluate_localisation",
+    "image_metrics",
+    "operating_points",
+    "place_map",
+    "rates_at_threshold",
+    "roc_curve",
+    "spro_curve",
+    "threshold_for_tnr",
+    "tpr_at_tnr",
+]

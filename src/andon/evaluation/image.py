@@ -13,9 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
-from andon.core import AndonError
+from andon.core import ConfigError, DataError
 from andon.evaluation.result import ImageMetrics, OperatingPoint
 
 __all__ = [
@@ -47,7 +46,7 @@ def check_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> _
         names: what to call each image in a message.
 
     Raises:
-        AndonError: a score is NaN or infinite (the first such image is named).
+        DataError: a score is NaN or infinite (the first such image is named).
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1:
@@ -57,7 +56,7 @@ def check_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> _
         first = int(bad[0])
         who = names[first] if names is not None else f"image {first}"
         more = f" (and those of {len(bad) - 1} more images)" if len(bad) > 1 else ""
-        raise AndonError(f"the image score of {who} is {values[first]}{more}: scores must be finite numbers")
+        raise DataError(f"the image score of {who} is {values[first]}{more}: scores must be finite numbers")
     return values
 
 
@@ -68,6 +67,13 @@ def _checked(
     if values.shape != defective.shape:
         raise ValueError(f"scores and labels must be [n] both, got {list(values.shape)} and {list(defective.shape)}")
     return values, defective
+
+
+def _ranks(values: _Float64) -> _Float64:
+    """Ranks from 1, tied values sharing the mean of theirs ``[n]``."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: _Float64 = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
@@ -87,7 +93,7 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
     n_good = len(values) - n_defective
     if n_defective == 0 or n_good == 0:
         return None
-    u = float(rankdata(values)[defective].sum()) - n_defective * (n_defective + 1) / 2
+    u = float(_ranks(values)[defective].sum()) - n_defective * (n_defective + 1) / 2
     return u / (n_defective * n_good)
 
 
@@ -161,13 +167,14 @@ def threshold_for_tnr(good_scores: npt.ArrayLike, tnr: float) -> float:
         tnr: target in (0, 1].
 
     Raises:
-        AndonError: no scores, a score that is not finite, or a target outside (0, 1].
+        ConfigError: a target outside (0, 1].
+        DataError: no scores, or a score that is not finite.
     """
     values = check_scores(good_scores)
     if not 0 < tnr <= 1:
-        raise AndonError(f"the true-negative rate must be in (0, 1], not {tnr}")
+        raise ConfigError(f"the true-negative rate must be in (0, 1], not {tnr}")
     if len(values) == 0:
-        raise AndonError("a threshold needs the scores of at least one good image")
+        raise DataError("a threshold needs the scores of at least one good image")
     k = _order_statistic(len(values), tnr)
     return float(np.partition(values, k - 1)[k - 1])
 
@@ -243,7 +250,7 @@ def image_metrics(
         names: what to call each image in a message.
 
     Raises:
-        AndonError: a score is NaN or infinite.
+        DataError: a score is NaN or infinite.
     """
     values, defective = _checked(scores, labels, names)
     n_defective = int(defective.sum())

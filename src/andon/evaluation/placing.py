@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from andon.core import FullFrame, Region
 
-__all__ = ["place_map"]
+__all__ = ["Interpolation", "place_map"]
+
+Interpolation = Literal["bilinear", "bicubic"]
+"""How a map is brought to the size of its image, see ``place_map``."""
 
 _Map = npt.NDArray[Any]
 
@@ -38,7 +40,7 @@ def place_map(
     anomaly_map: _Map,
     region: Region = FullFrame,
     size: tuple[int, int] = (0, 0),
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    interpolation: Interpolation = "bilinear",
 ) -> _Map:
     """Brings a method's map to image size and to its place in the image.
 
@@ -61,8 +63,11 @@ def place_map(
             raise ValueError("bicubic placing is for maps of the whole image")
         if anomaly_map.shape == tuple(size):
             return anomaly_map
+        from PIL import Image
+
         if anomaly_map.dtype.kind == "f":
-            anomaly_map = anomaly_map.astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+                anomaly_map = anomaly_map.astype(np.float32, copy=False)
         image = Image.fromarray(np.ascontiguousarray(anomaly_map))
         return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
     source = anomaly_map.astype(np.float32, copy=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 __all__ = [
+    "ByLimit",
+    "CategoryResult",
     "DefectTypeMetrics",
     "Evaluation",
     "EvaluationArrays",
@@ -20,6 +24,31 @@ __all__ = [
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _numbers(values: Any) -> Any:
+    """JSON's keys, which are texts, as numbers."""
+    if not isinstance(values, Mapping):
+        return values
+    try:
+        return {float(limit): value for limit, value in values.items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"FPR limits must be numbers, not {', '.join(map(repr, values))}") from None
+
+
+ByLimit = Annotated[
+    dict[Annotated[float, Field(gt=0, le=1)], float],
+    BeforeValidator(_numbers),
+    PlainSerializer(lambda values: {repr(limit): value for limit, value in values.items()}, when_used="json"),
+]
+"""Figures by FPR limit, a number in (0, 1]; in JSON the shortest decimal that reads back as it ("0.05")."""
+
+_OLD_DIGITS = ".12g"  # what limits were once kept with
+
+
+def _restored(values: dict[float, float], limits: Iterable[float]) -> dict[float, float]:
+    whole = {float(f"{limit:{_OLD_DIGITS}}"): limit for limit in limits}
+    return {limit if limit in whole.values() else whole.get(limit, limit): v for limit, v in values.items()}
 
 
 class ImageMetrics(_Frozen):
@@ -52,9 +81,9 @@ class LocalisationMetrics(_Frozen):
 
     n_channels: int
     """Ground-truth channels evaluated."""
-    auspro: dict[str, float] = {}
-    """AUsPRO by pixel-FPR limit: {"0.01": …, "0.05": …, "0.1": …, "0.3": …, "1": …}."""
-    aupro: dict[str, float] = {}
+    auspro: ByLimit = {}
+    """AUsPRO by pixel-FPR limit: {0.01: …, 0.05: …, 0.1: …, 0.3: …, 1.0: …}."""
+    aupro: ByLimit = {}
     """Area under the per-region-overlap curve by the same limits: regions are 8-connected components of the union of
     the channels, without saturation."""
     pixel_auroc: float | None = None
@@ -66,7 +95,7 @@ class DefectTypeMetrics(_Frozen):
 
     n: int
     auroc: float | None = None
-    auspro: dict[str, float] = {}
+    auspro: ByLimit = {}
 
 
 class Evaluation(_Frozen):
@@ -78,6 +107,26 @@ class Evaluation(_Frozen):
     defect_types: dict[str, DefectTypeMetrics] = {}
     notes: tuple[str, ...] = ()
     """What was left out and why ("4 defective images have an empty mask: left out of localisation")."""
+
+    def with_limits(self, limits: Iterable[float]) -> Evaluation:
+        """Itself with the limits as they were asked for: records used to keep 12 digits of them.
+
+        Args:
+            limits: the FPR limits that it was made with, whole.
+        """
+        limits = tuple(limits)
+        local = self.localisation
+        used = {limit for m in (local, *self.defect_types.values()) if m is not None for limit in m.auspro}
+        if used <= set(limits):
+            return self
+        if local is not None:
+            update = {"auspro": _restored(local.auspro, limits), "aupro": _restored(local.aupro, limits)}
+            local = local.model_copy(update=update)
+        types = {
+            name: metrics.model_copy(update={"auspro": _restored(metrics.auspro, limits)})
+            for name, metrics in self.defect_types.items()
+        }
+        return self.model_copy(update={"localisation": local, "defect_types": types})
 
 
 class EvaluationArrays(BaseModel):
@@ -126,3 +175,18 @@ class EvaluationArrays(BaseModel):
             spro_fpr=arrays.get("spro_fpr"),
             spro=arrays.get("spro"),
         )
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """What an evaluation of one category gives.
+
+    Attributes:
+        evaluation: the figures.
+        arrays: scores and curves behind them, in the order of the test samples.
+        predict_seconds: wall seconds of the detector's prediction alone, decoding included; 0 for maps from files.
+    """
+
+    evaluation: Evaluation
+    arrays: EvaluationArrays
+    predict_seconds: float = 0.0

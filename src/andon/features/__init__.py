@@ -1,6 +1,34 @@
 """Frozen feature extractors, their adaptation to good images, and their cache."""
 
-from andon.features.base import AdaptableExtractor, FeatureExtractor, FittedExtractor, iterate_features
-from andon.features.extractor import create_extractor
+from __future__ import annotations
 
-__all__ = ["AdaptableExtractor", "FeatureExtractor", "FittedExtractor", "create_extractor", "iterate_features"]
+from typing import TYPE_CHECKING
+
+from andon._tools.faces import lazy_face
+
+if TYPE_CHECKING:
+    from andon.features.andon_features import ANDON_FEATURES, AndonFeatures
+    from andon.features.base import Extractor, iterate_features
+    from andon.features.extractor import blank_extractor, create_extractor
+    from andon.features.resnet import ARCHITECTURES, ResNet
+
+__all__ = [
+    "ANDON_FEATURES",
+    "ARCHITECTURES",
+    "AndonFeatures",
+    "Extractor",
+    "ResNet",
+    "blank_extractor",
+    "create_extractor",
+    "iterate_features",
+]
+
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "andon.features.andon_features": "ANDON_FEATURES AndonFeatures",
+        "andon.features.base": "Extractor iterate_features",
+        "andon.features.extractor": "blank_extractor create_extractor",
+        "andon.features.resnet": "ARCHITECTURES ResNet",
+    },
+)

@@ -16,8 +16,7 @@ weighted by ``√(λ/(1 + λ))``. The leading ones are kept, and Euclidean dista
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -25,11 +24,9 @@ import torch
 import torch.nn.functional as F
 
 from andon.core import AndonError, ProgressCallback, no_progress
-from andon.data.images import Images
-from andon.data.transform import Transform
-from andon.features.base import FeatureExtractor
+from andon.data import Images, Transform
+from andon.features.base import Extractor
 from andon.features.pseudo_defects import add_pseudo_defect
-from andon.weights import WeightsRecord
 
 __all__ = ["RECIPE", "AdaptedExtractor", "Projection", "discriminative_projection", "fit_projection"]
 
@@ -52,8 +49,7 @@ do not vary at all). In the features' own units: for andon-features a contrast o
 _BATCH = 8
 
 
-@dataclass(frozen=True)
-class Projection:
+class Projection(NamedTuple):
     """Affine map of features: ``(x − mean) @ matrix``.
 
     Attributes:
@@ -64,63 +60,44 @@ class Projection:
     mean: torch.Tensor
     matrix: torch.Tensor
 
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"mean": self.mean, "projection": self.matrix}
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, torch.Tensor], channels: int) -> Projection:
-        """The inverse of ``state``; AndonError that names a tensor that is missing, surplus, misshapen, not finite."""
-        if set(state) != {"mean", "projection"}:
-            raise AndonError(f"adapted features need the tensors mean and projection, not {sorted(state)}")
-        mean, matrix = state["mean"], state["projection"]
-        if mean.shape != (channels,) or matrix.ndim != 2 or len(matrix) != channels or matrix.shape[1] < 1:
-            raise AndonError(
-                f"adapted features: mean {list(mean.shape)} and projection {list(matrix.shape)} do not fit "
-                f"[{channels}] and [{channels}, k]"
-            )
-        for name, tensor in state.items():
-            if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
-                raise AndonError(f"adapted features: tensor {name} must hold finite float32 numbers")
-        return cls(mean, matrix)
-
-
-class AdaptedExtractor:
+class AdaptedExtractor(Extractor):
     """A one-stage extractor followed by a projection: float32 ``[B, k, h, w]``."""
 
-    def __init__(self, base: FeatureExtractor, projection: Projection) -> None:
+    mean: torch.Tensor
+    projection: torch.Tensor
+
+    def __init__(self, base: Extractor, projection: Projection) -> None:
+        super().__init__()
         self.base = base
-        self.projection = projection
-        # As a 1×1 convolution; the mean goes first, for x·W and mean·W are much larger than their difference.
-        self._kernel = projection.matrix.T.contiguous()[:, :, None, None]
-        self._mean = projection.mean[:, None, None]
+        self.register_buffer("mean", projection.mean)
+        self.register_buffer("projection", projection.matrix)
         self.channels = (projection.matrix.shape[1],)
         self.strides = base.strides
-        self.weights: WeightsRecord = base.weights
-        digest = hashlib.blake2b(base.fingerprint.encode(), digest_size=8)
-        for tensor in (projection.mean, projection.matrix):
+        self.weights = base.weights
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self.base.fingerprint.encode(), digest_size=8)
+        for tensor in (self.mean, self.projection):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        self.fingerprint = digest.hexdigest()
+        return digest.hexdigest()
 
-    def to(self, device: torch.device | str) -> AdaptedExtractor:
-        self.base.to(device)
-        self._kernel, self._mean = self._kernel.to(device), self._mean.to(device)
-        return self
-
-    @torch.no_grad()
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         (features,) = self.base(batch)
-        return (F.conv2d(features - self._mean, self._kernel),)
+        # As a 1×1 convolution; the mean goes first, for x·W and mean·W are much larger than their difference.
+        kernel = self.projection.T.contiguous()[:, :, None, None]
+        return (F.conv2d(features - self.mean[:, None, None], kernel),)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """What was fitted, as tensors; the base extractor's ``restore`` takes it."""
-        return self.projection.state()
+    def adapt(self, images: Images, transform: Transform, **options: Any) -> Extractor:
+        return self.base.adapt(images, transform, **options)
 
     def describe(self) -> str:
         return f"features adapted to the good images: {self.channels[0]} of {self.base.channels[0]} dimensions"
 
 
 def fit_projection(
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     images: Images,
     transform: Transform,
     *,

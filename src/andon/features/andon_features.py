@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from andon.core import AndonError, ProgressCallback, canonical_json, no_progress
-from andon.data.images import Images
-from andon.data.transform import IMAGENET_MEAN, IMAGENET_STD, Transform
+from andon.core import ConfigError, ProgressCallback, canonical_json, no_progress
+from andon.data import IMAGENET_MEAN, IMAGENET_STD, Images, Transform
 from andon.features.adaptation import RECIPE, AdaptedExtractor, Projection, fit_projection
+from andon.features.base import Extractor
 from andon.weights import WeightsRecord
 
-__all__ = ["NAME", "STAGE", "AndonFeatures", "FilterBank", "create_andon_features", "gabor_kernels"]
+__all__ = ["ANDON_FEATURES", "STAGE", "AndonFeatures", "FilterBank", "create_andon_features", "gabor_kernels"]
 
-NAME = "andon-features"
+ANDON_FEATURES = "andon-features"
 STAGE = "cells"
 CELL = 8
 """Side of a cell in input pixels: the stride of the only stage."""
@@ -161,27 +161,27 @@ def _surround(maps: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(F.pad(maps, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
 
 
-class AndonFeatures:
-    """The filter bank as a ``FeatureExtractor`` with one stage, and its adaptation to good images."""
+class AndonFeatures(Extractor):
+    """The filter bank as an ``Extractor`` with one stage, and its adaptation to good images."""
 
     def __init__(self) -> None:
-        self.network = FilterBank().requires_grad_(False).eval()
+        super().__init__()
+        self.network = FilterBank()
+        self.requires_grad_(False).eval()
         self.channels = (self.network.channels,)
         self.strides = (CELL,)
         digest = hashlib.sha256(canonical_json([1, OCTAVES, ORIENTATIONS, CELL, _EPSILON, _DARK]).encode())
         for name, tensor in sorted(self.network.named_buffers()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         self.weights = WeightsRecord(
-            NAME, "embedded", "designed filters, version 1", digest.hexdigest(), licence="Apache-2.0"
+            ANDON_FEATURES, "embedded", "designed filters, version 1", digest.hexdigest(), licence="Apache-2.0"
         )
-        self.fingerprint = hashlib.blake2b(f"{NAME} {self.weights.sha256}".encode(), digest_size=8).hexdigest()
 
-    def to(self, device: torch.device | str) -> AndonFeatures:
-        self.network.to(device)
-        return self
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(f"{ANDON_FEATURES} {self.weights.sha256}".encode(), digest_size=8).hexdigest()
 
-    @torch.no_grad()
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (self.network(batch),)
 
     def adapt(
@@ -197,31 +197,35 @@ class AndonFeatures:
         Where ``images`` has a cache the projection is kept in it under the images' fingerprints: all seeds, and all
         methods on these features, share it.
         """
+
+        def fitted() -> Projection:
+            return fit_projection(self.to(device), images, transform, device=device, progress=progress)
+
         cache = images.cache
         if cache is None:
-            projection = fit_projection(self.to(device), images, transform, device=device, progress=progress)
-            return AdaptedExtractor(self, projection).to(device)
+            return AdaptedExtractor(self, fitted()).to(device)
         kind = f"projections-{RECIPE}-{self.fingerprint}-{transform.key}"
         prints = "\n".join(images.fingerprint(i) for i in range(len(images)))
         key = hashlib.blake2b(prints.encode(), digest_size=16).hexdigest()
         with cache.lock(kind):
             kept = cache.get(kind, key)
-            if kept is not None:
+            if kept is None:
+                projection = fitted()
+                cache.put(kind, key, (projection.mean.numpy(), projection.matrix.numpy()))
+            else:
                 mean, matrix = (torch.from_numpy(array) for array in kept)
-                return self.restore({"mean": mean, "projection": matrix}).to(device)
-            projection = fit_projection(self.to(device), images, transform, device=device, progress=progress)
-            cache.put(kind, key, (projection.mean.numpy(), projection.matrix.numpy()))
+                projection = Projection(mean, matrix)
         return AdaptedExtractor(self, projection).to(device)
-
-    def restore(self, state: Mapping[str, torch.Tensor]) -> AdaptedExtractor:
-        """The adapted extractor of a saved ``AdaptedExtractor.state()``; AndonError names a wrong tensor."""
-        return AdaptedExtractor(self, Projection.from_state(state, self.channels[0]))
 
 
 def create_andon_features(stages: Sequence[str | int], weights: object = None) -> AndonFeatures:
-    """``create_extractor("andon-features", ("cells",), "embedded")``; AndonError for other stages or weights."""
+    """``create_extractor("andon-features", ("cells",), "embedded")``; ConfigError for other stages or weights."""
     if tuple(str(s) for s in stages) != (STAGE,):
-        raise AndonError(f"backbone {NAME} has one stage, {STAGE!r}; set the layers to [{STAGE}], not {list(stages)}")
+        raise ConfigError(
+            f"backbone {ANDON_FEATURES} has one stage, {STAGE!r}; set the layers to [{STAGE}], not {list(stages)}"
+        )
     if weights not in (None, "embedded"):
-        raise AndonError(f"backbone {NAME} has no weights but its own: set weights to 'embedded', not {str(weights)!r}")
+        raise ConfigError(
+            f"backbone {ANDON_FEATURES} has no weights but its own: set weights to 'embedded', not {str(weights)!r}"
+        )
     return AndonFeatures()

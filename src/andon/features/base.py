@@ -2,74 +2,41 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
+from andon._tools.parallel import shared_pool
 from andon.core import ProgressCallback, no_progress
-from andon.data.cache import ArrayCache
-from andon.data.images import Images
-from andon.data.transform import Transform
-from andon.weights.record import WeightsRecord
+from andon.data import ArrayCache, Images, Transform
+from andon.weights import WeightsRecord
 
-__all__ = ["AdaptableExtractor", "FeatureExtractor", "FittedExtractor", "iterate_features"]
+__all__ = ["Extractor", "iterate_features"]
 
 
-class FeatureExtractor(Protocol):
-    """A frozen network: images to feature maps, one a stage."""
+class Extractor(nn.Module):
+    """A frozen network: images to feature maps, one a stage.
+
+    A subclass sets ``channels``, ``strides`` and ``weights`` and implements ``forward`` and ``fingerprint``; its
+    parameters need no gradient, and it is in evaluation mode.
+    """
+
+    channels: tuple[int, ...]
+    """Channels of each stage."""
+    strides: tuple[int, ...]
+    """Stride of each stage in input pixels."""
+    weights: WeightsRecord
 
     @property
     def fingerprint(self) -> str:
         """Hash of architecture, weights and stages: features are cached under it."""
-        ...
+        raise NotImplementedError
 
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of each stage."""
-        ...
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Stride of each stage in input pixels."""
-        ...
-
-    @property
-    def weights(self) -> WeightsRecord: ...
-
-    def to(self, device: torch.device | str) -> FeatureExtractor: ...
-
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """float32 ``[B, 3, H, W]`` to one ``[B, C, h, w]`` a stage, without gradient, in evaluation mode."""
-        ...
-
-
-class FittedExtractor(FeatureExtractor, Protocol):
-    """An extractor with a part that was fitted to good images; it belongs to what a method has learned."""
-
-    @property
-    def base(self) -> FeatureExtractor:
-        """The extractor before it was adapted."""
-        ...
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """What was fitted, as tensors."""
-        ...
-
-    def describe(self) -> str:
-        """What was fitted, in a few words for a report's notes."""
-        ...
-
-
-@runtime_checkable
-class AdaptableExtractor(Protocol):
-    """What an extractor has besides ``FeatureExtractor`` if it can be fitted to a station's good images.
-
-    A method on it calls ``adapt`` first thing in ``fit``; the same images give the same result.
-    """
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """float32 ``[B, 3, H, W]`` to one float32 ``[B, C, h, w]`` a stage."""
+        raise NotImplementedError
 
     def adapt(
         self,
@@ -78,15 +45,20 @@ class AdaptableExtractor(Protocol):
         *,
         device: torch.device | str = "cpu",
         progress: ProgressCallback = no_progress,
-    ) -> FittedExtractor: ...
+    ) -> Extractor:
+        """The extractor fitted to a station's good images, where it can be (andon-features); itself where not.
 
-    def restore(self, state: Mapping[str, torch.Tensor]) -> FittedExtractor:
-        """From ``FittedExtractor.state()``; AndonError names a tensor that is missing or does not fit."""
-        ...
+        The same images give the same result, whatever the method's seed.
+        """
+        return self
+
+    def describe(self) -> str:
+        """What was fitted, in a few words for a report's notes; "" where nothing was."""
+        return ""
 
 
 def iterate_features(
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     images: Images,
     transform: Transform,
     *,
@@ -118,19 +90,19 @@ def iterate_features(
 
 
 def _compute(
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     images: Images,
     transform: Transform,
     indices: Sequence[int],
     device: torch.device | str,
 ) -> tuple[torch.Tensor, ...]:
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="andon-decode") as pool:
-        batch = np.stack(list(pool.map(lambda i: images.resized(i, transform), indices)))
-    return extractor(transform.normalise(batch).to(device))
+    batch = np.stack(list(shared_pool().map(lambda i: images.resized(i, transform), indices)))
+    features: tuple[torch.Tensor, ...] = extractor(transform.normalise(batch).to(device))
+    return features
 
 
 def _read_or_compute(
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     images: Images,
     transform: Transform,
     indices: range,

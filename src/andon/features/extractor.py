@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from andon.core import AndonError, canonical_json
-from andon.features.andon_features import NAME as ANDON_FEATURES
-from andon.features.andon_features import create_andon_features
-from andon.features.base import FeatureExtractor
+from andon.core import ConfigError, canonical_json
+from andon.features.adaptation import AdaptedExtractor, Projection
+from andon.features.andon_features import ANDON_FEATURES, create_andon_features
+from andon.features.base import Extractor
 from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet, fold_batch_norm
-from andon.weights import WeightsRecord
-from andon.weights.initialisation import orthogonal_initialisation
-from andon.weights.resolution import (
-    ALIASES,
-    PUBLISHED,
+from andon.weights import (
+    WeightsRecord,
     find_weights,
     load_into,
+    published_weights,
     random_seed,
+    random_weights,
     read_state_dict,
     split_hash,
-    state_dict_sha256,
 )
 
-__all__ = ["ResNetExtractor", "create_extractor", "extractor_fingerprint"]
+__all__ = ["ResNetExtractor", "blank_extractor", "create_extractor", "extractor_fingerprint"]
 
 
 def extractor_fingerprint(backbone: str, stages: Sequence[object], weights: WeightsRecord) -> str:
@@ -36,27 +34,25 @@ def extractor_fingerprint(backbone: str, stages: Sequence[object], weights: Weig
     return hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
 
 
-class ResNetExtractor:
-    """A frozen ResNet up to the last stage asked for, batch norms folded (see ``FeatureExtractor``)."""
+class ResNetExtractor(Extractor):
+    """A frozen ResNet up to the last stage asked for, batch norms folded."""
 
     def __init__(self, backbone: str, stages: Sequence[int], network: ResNet, weights: WeightsRecord) -> None:
+        super().__init__()
         architecture = ARCHITECTURES[backbone]
         self.backbone = backbone
         self.stages = tuple(stages)
         self.weights = weights
         self.channels = tuple(architecture.channels[s - 1] for s in self.stages)
         self.strides = tuple(2 ** (s + 1) for s in self.stages)
-        self.fingerprint = extractor_fingerprint(backbone, self.stages, weights)
         fold_batch_norm(network).requires_grad_(False)
         self.network: ResNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def to(self, device: torch.device | str) -> ResNetExtractor:
-        self.network.to(device)
-        return self
+    @property
+    def fingerprint(self) -> str:
+        return extractor_fingerprint(self.backbone, self.stages, self.weights)
 
-    @torch.no_grad()
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # no_grad, not inference_mode: methods that train on these features need tensors that autograd accepts.
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.network.stages(batch.contiguous(memory_format=torch.channels_last), self.stages)
         return tuple(f.contiguous() for f in features)
 
@@ -66,14 +62,48 @@ def _stage_numbers(backbone: str, stages: Sequence[str | int]) -> tuple[int, ...
     for stage in stages:
         text = str(stage).removeprefix("layer")
         if text not in {"1", "2", "3", "4"}:
-            raise AndonError(f"backbone {backbone} has no stage {stage!r}; it has layer1, layer2, layer3 and layer4")
+            raise ConfigError(f"backbone {backbone} has no stage {stage!r}; it has layer1, layer2, layer3 and layer4")
         numbers.append(int(text))
     if not numbers or len(set(numbers)) != len(numbers):
-        raise AndonError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
+        raise ConfigError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
     return tuple(numbers)
 
 
-def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | Path | None = None) -> FeatureExtractor:
+def _blank_resnet(backbone: str, stages: Sequence[str | int]) -> tuple[ResNet, tuple[int, ...]]:
+    if backbone not in ARCHITECTURES:
+        raise ConfigError(
+            f"unknown backbone {backbone!r}; known: {', '.join([*ARCHITECTURES, ANDON_FEATURES])} "
+            "and, with andon[timm], timm:NAME"
+        )
+    numbers = _stage_numbers(backbone, stages)
+    return blank_resnet(ARCHITECTURES[backbone], last_stage=max(numbers)), numbers
+
+
+def blank_extractor(
+    backbone: str, stages: Sequence[str | int], record: WeightsRecord, shapes: Mapping[str, Sequence[int]]
+) -> Extractor:
+    """An extractor to load a saved state dict into: no weights are looked for.
+
+    Args:
+        backbone, stages: as for ``create_extractor``.
+        record: where the saved weights were from.
+        shapes: of the saved tensors by name; they tell how many dimensions an adapted extractor has.
+    """
+    if backbone == ANDON_FEATURES:
+        base = create_andon_features(stages)
+        shape = shapes.get("projection")
+        if shape is None or len(shape) != 2:
+            return base
+        return AdaptedExtractor(base, Projection(torch.zeros(shape[0]), torch.zeros(shape[0], shape[1])))
+    if backbone.startswith("timm:"):
+        from andon.features.timm import blank_timm_extractor
+
+        return blank_timm_extractor(backbone, stages, record)
+    network, numbers = _blank_resnet(backbone, stages)
+    return ResNetExtractor(backbone, numbers, network, record)
+
+
+def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | Path | None = None) -> Extractor:
     """Makes a frozen extractor.
 
     Args:
@@ -86,7 +116,8 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
             a path and is then checked. andon-features has only "embedded", its default.
 
     Raises:
-        AndonError: unknown backbone or stage; weights not found, damaged, or of another network.
+        ConfigError: unknown backbone or stage.
+        WeightsError: weights not found, damaged, or of another network.
     """
     if backbone == ANDON_FEATURES:
         return create_andon_features(stages, weights)
@@ -95,20 +126,12 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
         from andon.features.timm import create_timm_extractor
 
         return create_timm_extractor(backbone, stages, weights)
-    if backbone not in ARCHITECTURES:
-        raise AndonError(
-            f"unknown backbone {backbone!r}; known: {', '.join([*ARCHITECTURES, ANDON_FEATURES])} "
-            "and, with andon[timm], timm:NAME"
-        )
-    numbers = _stage_numbers(backbone, stages)
-    network = blank_resnet(ARCHITECTURES[backbone], last_stage=max(numbers))
+    network, numbers = _blank_resnet(backbone, stages)
     seed = random_seed(weights)
     if seed is not None:
-        orthogonal_initialisation(network, seed)
-        digest = state_dict_sha256(network.state_dict())
-        record = WeightsRecord(backbone, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
+        record = random_weights(network, backbone, seed)
     else:
         name = split_hash(weights)[0]
-        path, record = find_weights(backbone, weights, PUBLISHED.get((backbone, ALIASES.get(name, name))))
+        path, record = find_weights(backbone, weights, published_weights(backbone, name))
         load_into(network, read_state_dict(path), path, spare=r"(fc|layer[1-4])\..*")
     return ResNetExtractor(backbone, numbers, network, record)

@@ -11,8 +11,9 @@ detection Ugwu et al. 2024, arXiv 2405.06980). The result is a plain ResNet stat
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, NamedTuple, Unpack, cast
 
 import cv2
 import numpy as np
@@ -21,20 +22,13 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 from torch.nn import functional as F
 
-from andon.core import FloatArray, ImageArray, ProgressCallback, no_progress
-from andon.data.transform import Transform
+from andon._tools.seeds import step_generator
+from andon.core import FloatArray, ImageArray
+from andon.data import Transform
 from andon.features.dense_contrast import dense_contrast_loss, three_views
 from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet
-from andon.training.loop import step_generator, train
-from andon.training.recipe import (
-    ImageStream,
-    PretrainReport,
-    Recipe,
-    finished,
-    store_weights,
-    training_options,
-)
-from andon.weights.initialisation import orthogonal_initialisation
+from andon.training import PretrainOptions, PretrainReport, Recipe, RecipeRun, RecipeStage, run_recipe
+from andon.weights import orthogonal_initialisation
 
 __all__ = ["BackboneRecipe", "barlow_twins_losses", "pretrain_backbone", "two_views"]
 
@@ -55,6 +49,8 @@ class BackboneRecipe(Recipe):
         redundancy: weight λ of Barlow Twins' off-diagonal terms.
     """
 
+    name: ClassVar[str] = "backbone"
+
     steps: int = Field(20_000, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
@@ -67,6 +63,10 @@ class BackboneRecipe(Recipe):
     crop: int = Field(96, ge=32, le=512)
     projection: int = Field(512, ge=2, le=8192)
     redundancy: float = Field(5e-3, ge=0)
+
+    @property
+    def part(self) -> str:
+        return self.architecture
 
     @field_validator("architecture")
     @classmethod
@@ -82,45 +82,55 @@ class BackboneRecipe(Recipe):
         return self
 
 
-class _Twins(nn.Module):
-    """Backbone, mean over positions, projector."""
+class _Projected(nn.Module):
+    """Backbone, and a projector that is thrown away afterwards."""
+
+    projector: nn.Module
 
     def __init__(self, recipe: BackboneRecipe) -> None:
         super().__init__()
-        architecture = ARCHITECTURES[recipe.architecture]
         self.last_stage = recipe.last_stage
+        architecture = ARCHITECTURES[recipe.architecture]
         self.backbone: ResNet = blank_resnet(architecture, last_stage=recipe.last_stage)
-        width, hidden = architecture.channels[recipe.last_stage - 1], recipe.projection
+        self.width = architecture.channels[recipe.last_stage - 1]
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """The backbone's last stage, ``[B, C, h, w]``."""
+        (features,) = self.backbone.stages(batch, (self.last_stage,))
+        return features
+
+
+class _Twins(_Projected):
+    """Mean over positions, projector."""
+
+    def __init__(self, recipe: BackboneRecipe) -> None:
+        super().__init__(recipe)
+        hidden = recipe.projection
         layers: list[nn.Module] = []
-        for before in (width, hidden):
+        for before in (self.width, hidden):
             layers += [nn.Linear(before, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
         self.projector = nn.Sequential(*layers, nn.Linear(hidden, hidden, bias=False))
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        (features,) = self.backbone.stages(batch, (self.last_stage,))
-        projected: torch.Tensor = self.projector(features.mean((2, 3)))
+        projected: torch.Tensor = self.projector(self.features(batch).mean((2, 3)))
         return projected
 
 
-class _Places(nn.Module):
-    """Backbone, projector of every place, length 1."""
+class _Places(_Projected):
+    """Projector of every place, length 1."""
 
     def __init__(self, recipe: BackboneRecipe) -> None:
-        super().__init__()
-        architecture = ARCHITECTURES[recipe.architecture]
-        self.last_stage = recipe.last_stage
-        self.backbone: ResNet = blank_resnet(architecture, last_stage=recipe.last_stage)
-        width, hidden = architecture.channels[recipe.last_stage - 1], recipe.projection
+        super().__init__(recipe)
+        hidden = recipe.projection
         self.projector = nn.Sequential(
-            nn.Conv2d(width, hidden, 1, bias=False),
+            nn.Conv2d(self.width, hidden, 1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, hidden // 2, 1),
         )
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        (features,) = self.backbone.stages(batch, (self.last_stage,))
-        return F.normalize(self.projector(features).float(), dim=1)
+        return F.normalize(self.projector(self.features(batch)).float(), dim=1)
 
 
 def barlow_twins_losses(first: torch.Tensor, second: torch.Tensor, redundancy: float) -> dict[str, torch.Tensor]:
@@ -175,80 +185,83 @@ def _view(image: ImageArray, side: int, rng: np.random.Generator) -> ImageArray:
     return np.clip(view, 0, 255).astype(np.uint8)
 
 
-def pretrain_backbone(
-    recipe: BackboneRecipe,
-    output: Path,
-    *,
-    device: torch.device | str = "cpu",
-    overwrite: bool = False,
-    half: bool = False,
-    checkpoint_seconds: float = 60.0,
-    progress: ProgressCallback = no_progress,
-) -> PretrainReport:
-    """Trains a ResNet without labels and writes it to ``output`` (.safetensors); goes on where a killed run stopped.
+class _Batch(NamedTuple):
+    """Views float32 ``[B, 3, H, W]``; where places are contrasted, float32 ``[B, 1, H, W]``, 1 on made-up defects."""
+
+    number: int
+    views: tuple[torch.Tensor, ...]
+    mask: torch.Tensor | None = None
+
+
+class _BackboneStage(RecipeStage[BackboneRecipe, _Batch]):
+    name = "backbone"
+    network: _Projected
+
+    def __init__(self, run: RecipeRun[BackboneRecipe]) -> None:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(run.recipe.seed)
+            network = self.new_network(run.recipe)
+        orthogonal_initialisation(network.backbone, run.recipe.seed)
+        super().__init__(run, network)
+
+    @abstractmethod
+    def new_network(self, recipe: BackboneRecipe) -> _Projected:
+        """Backbone and projector, filled from torch's generator."""
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        return torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def images(self, number: int) -> tuple[list[ImageArray], np.random.Generator]:
+        """A step's images, and the generator of its views."""
+        images = list(self.stream.images(self.stream.indices(number), self.recipe.image_size))
+        return images, self.stream.random(number, "backbone")
+
+    def result(self) -> tuple[nn.Module, dict[str, float]]:
+        return self.network.backbone, {}
+
+
+class _TwinStage(_BackboneStage):
+    def new_network(self, recipe: BackboneRecipe) -> _Projected:
+        return _Twins(recipe)
+
+    def batch(self, number: int) -> _Batch:
+        images, rng = self.images(number)
+        views = [two_views(image, self.recipe.crop, rng) for image in images]
+        return _Batch(number, tuple(_NORMALISE.normalise(np.stack(view)) for view in zip(*views, strict=True)))
+
+    def losses(self, batch: _Batch) -> dict[str, torch.Tensor]:
+        # Two passes, because batch norms must not mix the views (as in the paper).
+        first, second = (self.network(view).float() for view in batch.views)
+        return barlow_twins_losses(first, second, self.recipe.redundancy)
+
+
+class _PlaceStage(_BackboneStage):
+    def new_network(self, recipe: BackboneRecipe) -> _Projected:
+        return _Places(recipe)
+
+    def batch(self, number: int) -> _Batch:
+        images, rng = self.images(number)
+        views = [three_views(image, images[k - 1], self.recipe.crop, rng) for k, image in enumerate(images)]
+        *stacks, masks = (np.stack(view) for view in zip(*views, strict=True))
+        mask = torch.from_numpy(masks).float()[:, None]
+        return _Batch(number, tuple(_NORMALISE.normalise(stack) for stack in stacks), mask)
+
+    def losses(self, batch: _Batch) -> dict[str, torch.Tensor]:
+        assert batch.mask is not None
+        # One pass: the views' statistics must not tell them apart.
+        anchor, positive, changed = self.network(torch.cat(batch.views)).chunk(3)
+        generator = step_generator(self.recipe.seed, "places", batch.number)
+        return {"contrast": dense_contrast_loss(anchor, positive, changed, batch.mask, generator)}
+
+
+def pretrain_backbone(recipe: BackboneRecipe, output: Path, **options: Unpack[PretrainOptions]) -> PretrainReport:
+    """Trains a ResNet without labels and writes it to ``output`` (.safetensors); see ``run_recipe``.
 
     Use it with ``create_extractor(recipe.architecture, …, weights=output)``.
 
     Raises:
         AndonError: output exists, images not found, training that goes wrong.
     """
-    device = torch.device(device)
-    with finished(output, overwrite=overwrite):
-        stream = ImageStream(recipe)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(recipe.seed)
-            network = _Twins(recipe) if recipe.objective == "barlow-twins" else _Places(recipe)
-        orthogonal_initialisation(network.backbone, recipe.seed)
-        network.to(device).train()
-
-        def twins(step: int) -> tuple[torch.Tensor, ...]:
-            rng = stream.random(step, "backbone")
-            images = stream.images(stream.indices(step), recipe.image_size)
-            views = [two_views(image, recipe.crop, rng) for image in images]
-            return tuple(_NORMALISE.normalise(np.stack([view[k] for view in views])) for k in range(2))
-
-        def twin_losses(number: int, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-            # Two passes, because batch norms must not mix the views (as in the paper).
-            return barlow_twins_losses(network(batch[0]).float(), network(batch[1]).float(), recipe.redundancy)
-
-        def places(step: int) -> tuple[torch.Tensor, ...]:
-            rng = stream.random(step, "backbone")
-            images = list(stream.images(stream.indices(step), recipe.image_size))
-            views = [three_views(p, images[k - 1], recipe.crop, rng) for k, p in enumerate(images)]
-            masks = torch.from_numpy(np.stack([view[3] for view in views])).float()[:, None]
-            return (*(_NORMALISE.normalise(np.stack([view[k] for view in views])) for k in range(3)), masks)
-
-        def place_losses(number: int, batch: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-            # One pass: the views' statistics must not tell them apart.
-            anchor, positive, changed = network(torch.cat(batch[:3])).chunk(3)
-            generator = step_generator(recipe.seed, "places", number)
-            return {"contrast": dense_contrast_loss(anchor, positive, changed, batch[3], generator)}
-
-        dense = recipe.objective == "dense-contrast"
-        report = train(
-            place_losses if dense else twin_losses,
-            places if dense else twins,
-            steps=recipe.steps,
-            modules={"network": network},
-            optimiser=torch.optim.AdamW(
-                network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-            ),
-            schedule=recipe.rate,
-            seed=recipe.seed,
-            identity=recipe.identity,
-            device=device,
-            options=training_options(output, checkpoint_seconds),
-            stage="backbone",
-            progress=progress,
-        )
-        return store_weights(
-            output,
-            network.backbone.state_dict(),
-            recipe,
-            name="backbone",
-            part=recipe.architecture,
-            source=stream.source,
-            training=report,
-            figures={},
-            half=half,
-        )
+    stage = _PlaceStage if recipe.objective == "dense-contrast" else _TwinStage
+    return run_recipe(recipe, output, stage, **options)

@@ -9,41 +9,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from andon.core import AndonError, listed
+from andon._tools.networks import blank
+from andon.core import ConfigError, WeightsError, listed
+from andon.features.base import Extractor
 from andon.features.extractor import extractor_fingerprint
-from andon.weights import WeightsRecord
-from andon.weights.initialisation import orthogonal_initialisation
-from andon.weights.resolution import (
+from andon.weights import (
+    WeightsRecord,
     find_weights,
     load_into,
     random_seed,
+    random_weights,
     read_state_dict,
     split_hash,
-    state_dict_sha256,
 )
 
-__all__ = ["TimmExtractor", "create_timm_extractor"]
+__all__ = ["TimmExtractor", "blank_timm_extractor", "create_timm_extractor"]
 
 
-class TimmExtractor:
-    """A frozen timm model (see ``FeatureExtractor``)."""
+class TimmExtractor(Extractor):
+    """A frozen timm model."""
 
     def __init__(self, backbone: str, indices: Sequence[int], model: nn.Module, weights: WeightsRecord) -> None:
+        super().__init__()
         information: Any = model.feature_info
         self.backbone = backbone
         self.weights = weights
         self.indices = list(indices)
         self.channels = tuple(int(information[i]["num_chs"]) for i in self.indices)
         self.strides = tuple(int(information[i]["reduction"]) for i in self.indices)
-        self.fingerprint = extractor_fingerprint(backbone, self.indices, weights)
         self.model = model.eval().requires_grad_(False)
 
-    def to(self, device: torch.device | str) -> TimmExtractor:
-        self.model.to(device)
-        return self
+    @property
+    def fingerprint(self) -> str:
+        return extractor_fingerprint(self.backbone, self.indices, self.weights)
 
-    @torch.no_grad()
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         model: Any = self.model
         # timm gives the maps in the order of the network, whatever the order of the indices.
         order = sorted(self.indices)
@@ -60,10 +60,35 @@ def _indices(backbone: str, stages: Sequence[str | int], names: Sequence[str]) -
         elif str(stage).isdecimal() and int(stage) < len(names):
             found.append(int(stage))
         else:
-            raise AndonError(f"backbone {backbone} has no stage {stage!r}; it has {listed(names)}, or their numbers")
+            raise ConfigError(f"backbone {backbone} has no stage {stage!r}; it has {listed(names)}, or their numbers")
     if not found or len(set(found)) != len(found):
-        raise AndonError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
+        raise ConfigError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
     return found
+
+
+def _blank_model(backbone: str, stages: Sequence[str | int]) -> tuple[nn.Module, list[int]]:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch raises RuntimeError
+        raise ConfigError(
+            f"backbone {backbone} needs timm, which cannot be imported ({error}): install andon[timm] "
+            "and a torchvision that fits the installed torch"
+        ) from error
+    name = backbone.removeprefix("timm:")
+    try:
+        model: nn.Module = blank(lambda: timm.create_model(name, pretrained=False, num_classes=0))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"backbone {backbone}: timm cannot make it ({error})") from error
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+        raise ConfigError(f"backbone {backbone}: this timm gives no intermediate features of it")
+    information: Any = model.feature_info
+    return model, _indices(backbone, stages, [str(entry["module"]) for entry in information])
+
+
+def blank_timm_extractor(backbone: str, stages: Sequence[str | int], record: WeightsRecord) -> TimmExtractor:
+    """A timm extractor to load a saved state dict into; arguments as for ``blank_extractor``."""
+    model, indices = _blank_model(backbone, stages)
+    return TimmExtractor(backbone, indices, model, record)
 
 
 def create_timm_extractor(backbone: str, stages: Sequence[str | int], weights: str | Path) -> TimmExtractor:
@@ -78,33 +103,15 @@ def create_timm_extractor(backbone: str, stages: Sequence[str | int], weights: s
     Raises:
         AndonError: timm absent, unknown model or stage, weights not found, damaged, or of another network.
     """
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch raises RuntimeError
-        raise AndonError(
-            f"backbone {backbone} needs timm, which cannot be imported ({error}): install andon[timm] "
-            "and a torchvision that fits the installed torch"
-        ) from error
-    name = backbone.removeprefix("timm:")
     if split_hash(weights)[0] == "imagenet":
-        raise AndonError(
+        raise WeightsError(
             f"backbone {backbone}: no SHA-256 is known for its published weights, so they are not fetched: "
             "download the model's model.safetensors yourself and name the file as the weights"
         )
-    try:
-        with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
-            model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise AndonError(f"backbone {backbone}: timm cannot make it ({error})") from error
-    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
-        raise AndonError(f"backbone {backbone}: this timm gives no intermediate features of it")
-    information: Any = model.feature_info
-    indices = _indices(backbone, stages, [str(entry["module"]) for entry in information])
+    model, indices = _blank_model(backbone, stages)
     seed = random_seed(weights)
     if seed is not None:
-        orthogonal_initialisation(model, seed)
-        digest = state_dict_sha256(model.state_dict())
-        record = WeightsRecord(backbone, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
+        record = random_weights(model, backbone, seed)
     else:
         path, record = find_weights(backbone, weights, None)
         load_into(model, read_state_dict(path), path, spare=r"(fc|head|classifier)\..*")

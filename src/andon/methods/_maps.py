@@ -10,23 +10,37 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter1d
 
 __all__ = ["gaussian_smooth", "upsample", "upsample_and_smooth"]
 
 
 @lru_cache(maxsize=64)
-def _operator(outputs: int, inputs: int, sigma: float) -> torch.Tensor:
-    """float64 ``[outputs, inputs]``: bilinear interpolation of a line, then Gaussian smoothing."""
-    line = torch.eye(inputs, dtype=torch.float64)
-    if outputs != inputs:
-        line = F.interpolate(line[None], size=outputs, mode="linear", align_corners=False)[0]
-    matrix = line.T.numpy()
-    if sigma > 0:
-        matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=4.0)
-    return torch.from_numpy(np.ascontiguousarray(matrix))
+def _operator(outputs: int, inputs: int, sigma: float) -> npt.NDArray[np.float64]:
+    """float64 ``[outputs, inputs]``: bilinear interpolation of a line, then Gaussian smoothing.
+
+    An array, not a tensor: while a detector is exported torch hands out tensors without values, and this is kept.
+    """
+    source = np.maximum((np.arange(outputs) + 0.5) * (inputs / outputs) - 0.5, 0)
+    left = source.astype(np.int64)
+    right, part = np.minimum(left + 1, inputs - 1), source - left
+    matrix, lines = np.zeros((outputs, inputs)), np.arange(outputs)
+    matrix[lines, left] = 1 - part
+    matrix[lines, right] += part
+    return _smoothed(matrix, sigma) if sigma > 0 else matrix
+
+
+def _smoothed(lines: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
+    """A Gaussian along the first axis, cut at 4 σ, reflected at the ends: scipy's sums in scipy's order."""
+    radius, n = int(4 * sigma + 0.5), len(lines)
+    weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    weights /= weights.sum()
+    wide = np.pad(lines, ((radius, radius), (0, 0)), mode="symmetric")
+    result: npt.NDArray[np.float64] = weights[radius] * lines
+    for k in range(radius, 0, -1):
+        result += weights[radius + k] * (wide[radius - k :][:n] + wide[radius + k :][:n])
+    return result
 
 
 def upsample_and_smooth(maps: torch.Tensor, size: tuple[int, int], sigma: float) -> torch.Tensor:
@@ -46,8 +60,8 @@ def upsample_and_smooth(maps: torch.Tensor, size: tuple[int, int], sigma: float)
     if sigma < 0:
         raise ValueError(f"sigma must not be negative, got {sigma}")
     batch, height, width = maps.shape
-    rows = _operator(size[0], height, float(sigma)).to(maps)
-    columns = _operator(size[1], width, float(sigma)).to(maps)
+    rows = torch.from_numpy(_operator(size[0], height, float(sigma))).to(maps)
+    columns = torch.from_numpy(_operator(size[1], width, float(sigma))).to(maps)
     across = torch.bmm(maps, columns.T.expand(batch, -1, -1))
     return torch.bmm(rows.expand(batch, -1, -1), across)
 

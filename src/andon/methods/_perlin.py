@@ -72,7 +72,7 @@ def rotated_perlin_noise(
         rng: draws everything.
         exponents: the numbers of cells are 2^k, k drawn uniformly from this range (both ends included), for height
             and width by themselves.
-        rotation: largest angle by which the noise is turned about the image's centre, in degrees, either way;
+        rotation: largest angle by which the noise is rotated about the image's centre, in degrees, either way;
             what comes in from outside is 0.
     """
     cells = 2 ** rng.integers(exponents[0], exponents[1] + 1, 2)
@@ -90,7 +90,7 @@ def perlin_mask(
     threshold: float = 0.5,
     rotation: float = 90.0,
 ) -> FloatArray:
-    """The region of one artificial anomaly: where ``turned_perlin_noise`` is above a threshold; float32 ``[H, W]`` of
+    """The region of one artificial anomaly: where ``rotated_perlin_noise`` is above a threshold; float32 ``[H, W]`` of
     zeros and ones. It may be empty (coarse lattices often stay below the threshold), or consist of many pieces.
     """
     noise = rotated_perlin_noise(shape, rng, exponents=exponents, rotation=rotation)

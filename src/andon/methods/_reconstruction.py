@@ -1,23 +1,28 @@
-"""What DRAEM and DSR share: images in 0..1, anomalies beneath Perlin masks, the score of a mask."""
+"""What DRAEM and DSR share: images in 0..1, training on anomalies beneath Perlin masks, the score of a mask."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import cv2
+import numpy as np
 import torch
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, Field, field_validator
+from torch import nn
 from torch.nn import functional as F
 
-from andon.core import ImageArray
-from andon.data.transform import Transform
-from andon.methods._training import TrainedConfig
+from andon.core import FloatArray, ImageArray
+from andon.data import Transform
+from andon.methods._perlin import perlin_mask
+from andon.methods.base import Fitting, TrainedConfig, budgeted
+from andon.training import SampleOrder, Schedule, Stage, step_decay, steps_of_epochs
 
-__all__ = ["OddSide", "PerlinExponents", "ReconstructionConfig", "TrainingParts", "largest_average", "rotated"]
+__all__ = ["ReconstructionConfig", "ReconstructionStage", "TrainingParts", "largest_average", "rotated"]
 
 _SIDES = 32
 """Sides are multiples of this: DRAEM's discriminative network halves them five times; of DSR 8 pixels are a coarse
 position, and there are two halvings inside of the subspace restriction."""
+BatchT = TypeVar("BatchT")
 
 
 def _parts(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -26,29 +31,40 @@ def _parts(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
-def _range(value: tuple[int, int]) -> tuple[int, int]:
-    if not 0 <= value[0] <= value[1] <= 10:
-        raise ValueError(f"must be two numbers in 0..10, the smaller first, not {value}")
-    return value
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("must be odd, so that a window has a centre")
-    return value
-
-
 TrainingParts = Annotated[tuple[float, ...], AfterValidator(_parts)]
-PerlinExponents = Annotated[tuple[int, int], AfterValidator(_range)]
-OddSide = Annotated[int, AfterValidator(_odd)]
 
 
 class ReconstructionConfig(TrainedConfig):
-    """Config of a method whose networks give images in 0..1 back."""
+    """Config of a method whose networks give images in 0..1 back, and learn from anomalies beneath Perlin masks.
+
+    Attributes:
+        train_batch_size: images a step.
+        learning_rate: of Adam.
+        decay_at, decay: parts of the training after which the learning rate is multiplied by ``decay``.
+        anomaly_probability: of a training image to get an anomaly.
+        perlin_exponents: the masks' Perlin noise has 2^k cells a side, k even from the first to the second of these.
+        perlin_threshold: noise above it is anomalous.
+        rotation_probability: of a training image to be rotated before the anomaly is made.
+        rotation: largest angle of a rotation, degrees.
+        focal_gamma: γ of the focal loss.
+        score_window: side in pixels of the average whose largest value is the image score; odd; 1 for the mask's
+            largest value itself.
+    """
 
     unit_reason: ClassVar[str]
     """Why images must be in 0..1, for the message."""
     transform: Transform = Transform(size=(256, 256), normalisation="unit")
+    train_batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    decay_at: TrainingParts = ()
+    decay: float = Field(0.1, gt=0, le=1)
+    anomaly_probability: float = Field(0.5, ge=0, le=1)
+    perlin_exponents: tuple[int, int] = (0, 5)
+    perlin_threshold: float = Field(0.5, ge=0, lt=1)
+    rotation_probability: float = Field(0.0, ge=0, le=1)
+    rotation: float = Field(90.0, ge=0, le=180)
+    focal_gamma: float = Field(2.0, ge=0)
+    score_window: int = Field(21, ge=1)
 
     @field_validator("transform", mode="before")
     @classmethod
@@ -65,9 +81,79 @@ class ReconstructionConfig(TrainedConfig):
             raise ValueError(f"sides must be multiples of {_SIDES}, at least {2 * _SIDES}, not {value.output_size}")
         return value
 
+    @field_validator("perlin_exponents")
+    @classmethod
+    def _range(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= value[0] <= value[1] <= 10:
+            raise ValueError(f"must be two numbers in 0..10, the smaller first, not {value}")
+        return value
+
+    @field_validator("score_window")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that a window has a centre")
+        return value
+
+
+class ReconstructionStage(Stage[BatchT]):
+    """One training of such a method: its images and masks, its length and its schedule.
+
+    Args:
+        networks: all that the method trains, in this stage or another.
+        epochs: times that ``samples`` images are seen.
+        samples: images an epoch; None for as many as there are.
+        rotation_probability, decay_at, decay: of this stage; None for the Config's.
+    """
+
+    config: ReconstructionConfig
+    networks: nn.Module
+
+    def __init__(
+        self,
+        fitting: Fitting,
+        networks: nn.Module,
+        epochs: float,
+        *,
+        samples: int | None = None,
+        rotation_probability: float | None = None,
+        decay_at: tuple[float, ...] | None = None,
+        decay: float | None = None,
+    ) -> None:
+        config = self.config = fitting.method.config
+        self.images, self.seed, self.transform, self.networks = fitting.images, fitting.seed, config.transform, networks
+        self.rotation_probability = (
+            config.rotation_probability if rotation_probability is None else rotation_probability
+        )
+        self._decay_at = config.decay_at if decay_at is None else decay_at
+        self._decay = config.decay if decay is None else decay
+        self.full_steps = steps_of_epochs(epochs, samples or len(self.images), config.train_batch_size)
+        self.steps = budgeted(self.full_steps, config.budget)
+        self.order = SampleOrder(len(self.images), config.train_batch_size, self.seed)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"networks": self.networks}
+
+    def schedule(self) -> Schedule:
+        return step_decay(self.steps, self._decay_at, self._decay)
+
+    def image(self, index: int, rng: np.random.Generator) -> tuple[ImageArray, bool]:
+        """Training image ``index``, uint8 ``[H, W, 3]``, and whether it is as it was: rotations are drawn."""
+        image = self.images.resized(index, self.transform)
+        if rng.random() >= self.rotation_probability:
+            return image, True
+        return rotated(image, rng.uniform(-self.config.rotation, self.config.rotation)), False
+
+    def mask(self, rng: np.random.Generator) -> FloatArray:
+        """Zeros, or with ``anomaly_probability`` ones in the region of an anomaly; float32 ``[H, W]``."""
+        config, size = self.config, self.transform.output_size
+        if rng.random() >= config.anomaly_probability:
+            return np.zeros(size, np.float32)
+        return perlin_mask(size, rng, exponents=config.perlin_exponents, threshold=config.perlin_threshold)
+
 
 def rotated(image: ImageArray, degrees: float) -> ImageArray:
-    """An image ``[H, W, 3]`` turned about its centre, black where nothing was."""
+    """An image ``[H, W, 3]`` rotated about its centre, black where nothing was."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cast(ImageArray, cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))

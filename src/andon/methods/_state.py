@@ -1,4 +1,4 @@
-"""Checks of what is handed to ``load_state_dict``."""
+"""Checks of what is loaded as a detector's state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from andon.core import AndonError, listed
+from andon.core import DetectorError, listed
 
 __all__ = ["TensorType", "checked_state", "types_of"]
 
@@ -29,12 +29,12 @@ def checked_state(
         expected: type and shape by name; a letter in a shape stands for any size ≥ 1, the same wherever it stands.
 
     Raises:
-        AndonError: names the tensor that is missing, not expected, of another type or shape, or not finite.
+        DetectorError: names the tensor that is missing, not expected, of another type or shape, or not finite.
     """
     if missing := [name for name in expected if name not in state]:
-        raise AndonError(f"{method}: saved state lacks the tensor {listed(missing)}")
+        raise DetectorError(f"{method}: saved state lacks the tensor {listed(missing)}")
     if strangers := [name for name in state if name not in expected]:
-        raise AndonError(f"{method}: saved state has the unknown tensor {listed(strangers)}")
+        raise DetectorError(f"{method}: saved state has the unknown tensor {listed(strangers)}")
     sizes: dict[str, int] = {}
     for name, (dtype, shape) in expected.items():
         tensor = state[name]
@@ -44,9 +44,9 @@ def checked_state(
             for actual, size in zip(tensor.shape, shape, strict=True)
         )
         if not fits:
-            raise AndonError(f"{method}: tensor {name} of the saved state is {list(tensor.shape)}, not [{wanted}]")
+            raise DetectorError(f"{method}: tensor {name} of the saved state is {list(tensor.shape)}, not [{wanted}]")
         if tensor.dtype != dtype:
-            raise AndonError(f"{method}: tensor {name} of the saved state is {tensor.dtype}, not {dtype}")
+            raise DetectorError(f"{method}: tensor {name} of the saved state is {tensor.dtype}, not {dtype}")
         if dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
-            raise AndonError(f"{method}: tensor {name} of the saved state holds values that are not finite")
+            raise DetectorError(f"{method}: tensor {name} of the saved state holds values that are not finite")
     return {name: state[name] for name in expected}

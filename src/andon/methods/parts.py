@@ -8,21 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from andon.core import AndonError, listed
-from andon.features.andon_features import NAME as ANDON_FEATURES
-from andon.features.andon_features import AndonFeatures
-from andon.features.resnet import ARCHITECTURES, ResNet
+from andon.core import ConfigError, WeightsError, listed
+from andon.features import ANDON_FEATURES, ARCHITECTURES, AndonFeatures, ResNet
 from andon.methods.dsr.codebook import PART as DSR
 from andon.methods.dsr.codebook import DiscreteLatentModel
 from andon.methods.efficientad.pdn import PDN, pdn_state_dict
-from andon.weights.resolution import (
-    PUBLISHED,
-    check_state_dict,
-    fetch_weights,
-    located,
-    published_weights,
-    read_state_dict,
-)
+from andon.weights import all_published, check_state_dict, fetch_weights, located, published_weights, read_state_dict
 
 __all__ = ["LearnedPart", "PartStatus", "fetch_part", "known_parts", "part_status", "parts_named", "verify_part"]
 
@@ -75,7 +66,7 @@ def known_parts() -> list[LearnedPart]:
     parts = [
         LearnedPart(ANDON_FEATURES, designed.source, _PURPOSES[ANDON_FEATURES], designed.licence, own, designed.sha256)
     ]
-    for (part, name), published in sorted(PUBLISHED.items(), key=lambda item: item[0][1] != "embedded"):
+    for (part, name), published in sorted(all_published().items(), key=lambda item: item[0][1] != "embedded"):
         file = published.files[0]
         purpose = _PURPOSES.get(part, "Patchcore, PaDiM, CFlow")
         parts.append(LearnedPart(part, name, purpose, published.licence, file.url or own, file.sha256))
@@ -83,19 +74,19 @@ def known_parts() -> list[LearnedPart]:
 
 
 def parts_named(part: str | None = None, name: str | None = None) -> list[LearnedPart]:
-    """The known parts of a name (all weights of it, or one); AndonError where there are none."""
+    """The known parts of a name (all weights of it, or one); ConfigError where there are none."""
     known = known_parts()
     if part is None:
         return known
     chosen = [p for p in known if p.part == part]
     if not chosen:
-        raise AndonError(f"unknown part {part!r}; known: {listed(dict.fromkeys(p.part for p in known), 20)}")
+        raise ConfigError(f"unknown part {part!r}; known: {listed(dict.fromkeys(p.part for p in known), 20)}")
     if name is not None:
         published = published_weights(part, name)
         wanted = published.name if published else name
         named = [p for p in chosen if p.name == wanted]
         if not named:
-            raise AndonError(f"part {part} has no weights {name!r}; known: {listed(p.name for p in chosen)}")
+            raise ConfigError(f"part {part} has no weights {name!r}; known: {listed(p.name for p in chosen)}")
         return named
     return chosen
 
@@ -112,7 +103,7 @@ def part_status(part: LearnedPart) -> PartStatus:
 
 
 def fetch_part(part: LearnedPart) -> PartStatus:
-    """Downloads a part unless it is there, and checks its hash; AndonError where that cannot be."""
+    """Downloads a part unless it is there, and checks its hash; WeightsError where that cannot be."""
     if part.part != ANDON_FEATURES:
         fetch_weights(part.part, part.name)
     return part_status(part)
@@ -122,11 +113,11 @@ def verify_part(part: LearnedPart) -> PartStatus:
     """Checks a part that is there: its hash, that it can be read, every tensor's name, shape and values.
 
     Raises:
-        AndonError: whatever is wrong with it, or that it is not there.
+        WeightsError: whatever is wrong with it, or that it is not there.
     """
     status = part_status(part)
     if status.source is None:
-        raise AndonError(f"weights {part.name} of {part.part} are not on this machine; get them from {part.origin}")
+        raise WeightsError(f"weights {part.name} of {part.part} are not on this machine; get them from {part.origin}")
     if status.path is None:
         return status
     fetch_weights(part.part, part.name)  # it is there: this checks the hash and downloads nothing

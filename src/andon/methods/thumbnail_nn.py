@@ -6,20 +6,16 @@ and a method that does not beat it has shown nothing. Every table should have it
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 
-from andon.core import AndonError, Prediction, ProgressCallback, no_progress
-from andon.data.images import ImageLike, Images, as_images
-from andon.data.transform import Transform
-from andon.methods._state import checked_state
-from andon.methods.base import FitReport, Method, MethodConfig
-from andon.methods.registry import register
+from andon.data import Transform
+from andon.methods.base import Detector, Fitting, Method, MethodConfig
+from andon.weights import WeightsRecord
 
-__all__ = ["ThumbnailConfig", "ThumbnailNearestNeighbour"]
+__all__ = ["ThumbnailConfig", "ThumbnailDetector", "ThumbnailNearestNeighbour"]
 
 _BANK_ROWS = 2048
 """Thumbnails that are compared at a time: bounds memory (113 MB in float64 at 48 × 48)."""
@@ -39,7 +35,44 @@ class ThumbnailConfig(MethodConfig):
     standardise: bool = True
 
 
-@register
+class ThumbnailDetector(Detector):
+    """The good thumbnails: the buffer ``thumbnails``, uint8 ``[n, h·w·3]``."""
+
+    config: ThumbnailConfig
+    thumbnails: torch.Tensor
+
+    def __init__(self, config: ThumbnailConfig, thumbnails: torch.Tensor) -> None:
+        super().__init__(config)
+        self.register_buffer("thumbnails", thumbnails)
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = self.transform.output_size
+        # Back to the 8-bit values that the image had before it was normalised.
+        pixels = self.transform.denormalise(batch).mul(255).round().permute(0, 2, 3, 1)
+        query = self._vectors(pixels.reshape(len(batch), -1))
+        best = torch.full((len(query),), torch.inf, dtype=torch.float64, device=query.device)
+        nearest = torch.zeros(len(query), dtype=torch.long, device=query.device)
+        for start in range(0, len(self.thumbnails), _BANK_ROWS):
+            rows = self._vectors(self.thumbnails[start : start + _BANK_ROWS])
+            # ‖q − r‖² − ‖q‖²
+            distance, index = torch.addmm(rows.square().sum(1), query, rows.T, alpha=-2).min(1)
+            closer = distance < best
+            best = torch.where(closer, distance, best)
+            nearest = torch.where(closer, index + start, nearest)
+        difference = (query - self._vectors(self.thumbnails[nearest])).reshape(-1, height, width, 3)
+        squares = difference.square().sum(3)
+        return squares.sum((1, 2)).sqrt().float(), squares.sqrt().float()
+
+    def _vectors(self, thumbnails: torch.Tensor) -> torch.Tensor:
+        """8-bit values ``[n, h·w·3]`` of any type to the float64 vectors that are compared."""
+        pixels = thumbnails.double()
+        if not self.config.standardise:
+            return pixels.div_(255)
+        pixels = pixels - pixels.mean(1, keepdim=True)
+        deviation = pixels.square().mean(1, keepdim=True).sqrt()
+        return pixels.div_(torch.where(deviation > 0, deviation, 1.0))
+
+
 class ThumbnailNearestNeighbour(Method[ThumbnailConfig]):
     """Score = Euclidean distance to the nearest good thumbnail; map = the same, a pixel at a time.
 
@@ -56,77 +89,17 @@ class ThumbnailNearestNeighbour(Method[ThumbnailConfig]):
     seeded = False
     Config: ClassVar[type[MethodConfig]] = ThumbnailConfig
 
-    def __init__(self, config: ThumbnailConfig) -> None:
-        super().__init__(config)
-        self._bank: torch.Tensor | None = None
-        """uint8 ``[n, h·w·3]``."""
-
-    def fit(
-        self,
-        train: Images | Iterable[ImageLike],
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        progress: ProgressCallback = no_progress,
-    ) -> FitReport:
-        images = as_images(train)
-        if len(images) == 0:
-            raise AndonError(f"{self.name}: no images to learn from")
-        start = time.perf_counter()
-        height, width = self.transform.output_size
+    def learn(self, fitting: Fitting) -> ThumbnailDetector:
+        images = fitting.images
+        height, width = self.config.transform.output_size
         bank = torch.empty((len(images), height, width, 3), dtype=torch.uint8)
-        for index in range(len(images)):
-            bank[index] = torch.tensor(images.resized(index, self.transform))
-            progress("thumbnails", index + 1, len(images))
-        self._bank = bank.flatten(1)
-        self.to(device)
-        return FitReport(n_train=len(images), seconds={"thumbnails": time.perf_counter() - start})
+        with fitting.clock("thumbnails"):
+            for index in range(len(images)):
+                bank[index] = torch.tensor(images.resized(index, self.config.transform))
+                fitting.progress("thumbnails", index + 1, len(images))
+        return ThumbnailDetector(self.config, bank.flatten(1))
 
-    def _vectors(self, thumbnails: torch.Tensor) -> torch.Tensor:
-        """8-bit values ``[n, h·w·3]`` of any type to the float64 vectors that are compared."""
-        pixels = thumbnails.double()
-        if not self.config.standardise:
-            return pixels.div_(255)
-        pixels -= pixels.mean(1, keepdim=True)
-        deviation = pixels.square().mean(1, keepdim=True).sqrt_()
-        return pixels.div_(torch.where(deviation > 0, deviation, 1.0))
-
-    def predict_batch(self, batch: torch.Tensor) -> Prediction:
-        if self._bank is None:
-            raise AndonError(f"{self.name}: predict before fit")
-        height, width = self.transform.output_size
-        # Back to the 8-bit values that the image had before it was normalised.
-        pixels = self.transform.denormalise(batch).mul(255).round().permute(0, 2, 3, 1)
-        query = self._vectors(pixels.reshape(len(batch), -1))
-        best = torch.full((len(query),), torch.inf, dtype=torch.float64, device=query.device)
-        nearest = torch.zeros(len(query), dtype=torch.long, device=query.device)
-        for start in range(0, len(self._bank), _BANK_ROWS):
-            rows = self._vectors(self._bank[start : start + _BANK_ROWS])
-            # ‖q − r‖² − ‖q‖²
-            distance, index = torch.addmm(rows.square().sum(1), query, rows.T, alpha=-2).min(1)
-            closer = distance < best
-            best = torch.where(closer, distance, best)
-            nearest = torch.where(closer, index + start, nearest)
-        difference = (query - self._vectors(self._bank[nearest])).reshape(-1, height, width, 3)
-        squares = difference.square().sum(3)
-        return Prediction(
-            squares.sum((1, 2)).sqrt().float().cpu().numpy(),
-            squares.sqrt().float().cpu().numpy(),
-            self.transform.region,
-        )
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        if self._bank is None:
-            raise AndonError(f"{self.name}: nothing is learned yet: fit first")
-        return {"thumbnails": self._bank}
-
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        height, width = self.transform.output_size
-        shape = ("n", height * width * 3)
-        self._bank = checked_state(self.name, state, {"thumbnails": (torch.uint8, shape)})["thumbnails"].to(self.device)
-
-    def to(self, device: torch.device | str) -> ThumbnailNearestNeighbour:
-        super().to(device)
-        if self._bank is not None:
-            self._bank = self._bank.to(self.device)
-        return self
+    def blank(self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]) -> ThumbnailDetector:
+        height, width = self.config.transform.output_size
+        n = shapes.get("thumbnails", (1,))[0]
+        return ThumbnailDetector(self.config, torch.zeros((n, height * width * 3), dtype=torch.uint8))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.evaluation.image import roc_curve
+from andon.evaluation import roc_curve
 from andon.report.svg import Plot
 
 __all__ = [

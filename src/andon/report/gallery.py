@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
-from andon.benchmark.store import GalleryImage, GalleryMaps, Store
+from andon.benchmark import GalleryImage, GalleryMaps, Store
 from andon.core import AndonError, BoolArray, FloatArray, ImageArray, Region
 from andon.report.results import Column, DatasetResults, Row, plain
 
@@ -27,6 +26,19 @@ __all__ = ["COLOUR_MAP", "Gallery", "GalleryRow", "Scale", "Tile", "build_galler
 
 COLOUR_MAP = "inferno"
 """Perceptually uniform and readable in grey and with every kind of colour blindness."""
+# Its 256 rows of RGB (van der Walt and Smith 2015, public domain).
+_INFERNO = (
+    "AAAEAQAFAQEGAQEIAgEKAgIMAgIOAwIQBAMSBAMUBQQXBgQZBwUbCAUdCQYfCgciCwckDAgmDQgpDgkrEAktEQowEgoyFAs0FQs3Fgs5GAw8GQ"
+    "w+GwxBHAxDHgxFHwxIIQxKIwxMJAxPJgxRKAtTKQtVKwtXLQtZLwpbMQpcMgpeNApfNglhOAliOQljOwlkPQllPglmQApnQgpoRApoRQppRwtq"
+    "SQtqSgxrTAxrTQ1sTw1sUQ5sUg5tVA9tVQ9tVxBuWRBuWhFuXBJuXRJuXxNuYRNuYhRuZBVuZRVuZxZuaRZuahdubBhubRhubxlucRluchpudB"
+    "pudRtudxxteBxteh1tfB1tfR5tfx5sgB9sgiBshCBrhSFrhyFriCJqiiJqjCNpjSNpjyRpkCVokiVokyZnlSZnlydmmCdmmihlmylknSlknypj"
+    "oCpjoitioyxhpSxgpi1gqC5fqS5eqy9erTBdrjBcsDFbsTJaszJatDNZtjRYtzVXuTVWujZVvDdUvThTvzlSwDpRwTpQwztPxDxOxj1Nxz5MyD"
+    "9LykBKy0FJzEJIzkNHz0RG0EVF0kZE00dD1EhC1UpB10s/2Ew+2U092k4821A73VE63lI431M34FU24VY14lc041kz5Fox5Vww5l0v514u6GAt"
+    "6WEr6mMq62Qp62Yo7Gcm7Wkl7mok72wj724h8G8g8XEf8XMd8nQc83Yb83gZ9HkY9XsX9X0V9n4U9oAT94IS94QQ+IUP+IcO+IkM+YsL+YwK+Y"
+    "4J+pAI+pIH+pQH+5YG+5cG+5kG+5sG+50H/J8H/KEI/KMJ/KUK/KYM/KgN/KoP/KwR/K4S/LAU/LIW/LQY+7Ya+7gd+7of+7wh+74j+sAm+sIo"
+    "+sQq+sYt+ccv+cky+cs1+M03+M8699E999NA9tVD9tdG9dlJ9dtM9N1P9N9T9OFW8+Na8+Vd8uZh8uhl8upp8ext8e1x8e918fF58vJ98vSC8/"
+    "WG8/aK9PiO9fmS9vqW+Pua+fyd+v2h/P+k"
+)
 MAX_BYTES = 9_000_000
 _SIZES = ((512, 256), (384, 192), (256, 160), (192, 128))
 """(image, map): longest sides tried, pixels."""
@@ -250,8 +262,7 @@ def heat_map(values: FloatArray, scale: Scale, side: int) -> ImageArray:
 
 @cache
 def _lookup() -> ImageArray:
-    table: ImageArray = (255 * mpl.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)
-    return table
+    return np.frombuffer(base64.b64decode(_INFERNO), dtype=np.uint8).reshape(256, 3)
 
 
 def colour_bar(stops: int = 9) -> str:

@@ -18,10 +18,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from andon.benchmark.record import ExperimentRecord, Failure
-from andon.benchmark.store import Store
+from andon.benchmark import ExperimentRecord, Failure, Store
 from andon.core import AndonError
-from andon.evaluation.result import EvaluationArrays
+from andon.evaluation import EvaluationArrays
 from andon.report import figures, gallery
 from andon.report.results import Column, DatasetResults, Results, Row, collect, plain
 from andon.report.tables import (
@@ -184,7 +183,7 @@ def _headline(results: DatasetResults, tables: Sequence[Table]) -> list[str]:
     limit = primary_limit(results)
     for suffix, metric, verb in (
         ("auroc", "image AUROC", "detects"),
-        ("auspro", f"AUsPRO to FPR {limit}", "localises"),
+        ("auspro", f"AUsPRO to FPR {limit:g}", "localises"),
     ):
         table = next((t for t in tables if t.name.endswith(suffix)), None)
         if table is None:
@@ -285,7 +284,7 @@ def _curves(results: DatasetResults, arrays: _Arrays, styles: dict[str, int]) ->
     if roc:
         svg = figures.curves_svg(roc, x_label="FPR (good images that alarm)", y_label="TPR", diagonal=True)
         charts.append(_Chart("ROC: detection", Markup(svg), "grey: a toss of a coin"))
-    limit = float(primary_limit(results))
+    limit = primary_limit(results)
     curves = []
     for column in results.columns:
         runs = [(a.spro_fpr, a.spro) for _, a in arrays.get(column.key, []) if a.spro_fpr is not None]

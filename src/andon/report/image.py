@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from andon.benchmark.store import Store
+from andon.benchmark import Store
 from andon.core import AndonError
 from andon.report.gallery import Gallery, GalleryRow, build_galleries
 from andon.report.results import DatasetResults, collect, plain
@@ -25,6 +22,7 @@ from andon.report.write import write_bytes
 __all__ = ["write_image"]
 
 _WIDTH = 11.0
+_IN_ASCII = str.maketrans("–−×", "--x")
 _INK, _MUTED, _LINE, _BAD = "#1b1f24", "#5a6472", "#dfe3e8", "#b3261e"
 
 
@@ -50,67 +48,110 @@ def write_image(store: Store, path: str | Path, *, task: str | None = None, dpi:
     ]
     galleries = build_galleries(store, [dataset], [])
     chosen = next((r for r in dataset.rows if r.key in galleries and task in (None, r.category)), None)
+    sheet = _draw(dataset, tables, galleries[chosen.key] if chosen else None, chosen.label if chosen else "", dpi)
     buffer = io.BytesIO()
-    with mpl.rc_context({"font.family": "sans-serif", "text.parse_math": False, "text.color": _INK}):
-        figure = _draw(dataset, tables, galleries[chosen.key] if chosen else None, chosen.label if chosen else "")
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    sheet.image.save(buffer, "PNG", dpi=(dpi, dpi))
     return write_bytes(Path(path), buffer.getvalue())
 
 
-def _draw(dataset: DatasetResults, tables: list[Table], gallery: Gallery | None, task: str) -> Figure:
+class _Sheet:
+    """A white sheet to draw on; places in inches from the top left, sizes of text in points."""
+
+    def __init__(self, height: float, dpi: int) -> None:
+        self._dpi = dpi
+        self.image = Image.new("RGB", (self._pixels(_WIDTH), self._pixels(height)), "white")
+        self._draw = ImageDraw.Draw(self.image)
+
+    def _pixels(self, inches: float) -> int:
+        return max(1, round(inches * self._dpi))
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        points: float,
+        *,
+        colour: str = _INK,
+        bold: bool = False,
+        right: bool = False,
+    ) -> None:
+        """A line of text, its middle at the height ``y``; ``right``: it ends at ``x``."""
+        font, plainest = _font(points * self._dpi / 72, bold)
+        if plainest:
+            text = text.translate(_IN_ASCII)
+        place, stroke = (x * self._dpi, y * self._dpi), 0.35 if plainest and bold else 0
+        anchor = "rm" if right else "lm"
+        self._draw.text(place, text, fill=colour, font=font, anchor=anchor, stroke_width=stroke)
+
+    def rule(self, left: float, right: float, y: float, colour: str) -> None:
+        """A horizontal line."""
+        width = max(1, round(0.01 * self._dpi))
+        self._draw.line([(left * self._dpi, y * self._dpi), (right * self._dpi, y * self._dpi)], colour, width)
+
+    def picture(self, left: float, top: float, width: float, height: float, pixels: npt.NDArray[np.uint8]) -> None:
+        """An image RGB uint8 ``[H, W, 3]`` that fills a rectangle."""
+        size = (self._pixels(width), self._pixels(height))
+        place = (round(left * self._dpi), round(top * self._dpi))
+        self.image.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), place)
+
+
+@cache
+def _font(pixels: float, bold: bool) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, bool]:
+    """A font of this machine that has most languages' letters; without one Pillow's own, of ASCII alone, never bold.
+
+    Returns:
+        The font, and whether it is Pillow's.
+    """
+    for name in ("DejaVuSans-Bold.ttf", "arialbd.ttf") if bold else ("DejaVuSans.ttf", "arial.ttf"):
+        try:
+            return ImageFont.truetype(name, pixels), False
+        except OSError:
+            continue
+    return ImageFont.load_default(pixels), True
+
+
+def _draw(dataset: DatasetResults, tables: list[Table], gallery: Gallery | None, task: str, dpi: int) -> _Sheet:
     shown = _one_of_each(gallery) if gallery else []
     columns = 2 + (len(gallery.columns) if gallery else 0)
     cell = min(1.75, (_WIDTH - 0.6) / columns)
     heights = [cell * row.height / row.width + 0.12 for row in shown]
     lines = [len(t.groups[0].rows) + 2.4 for t in tables]
     top = 0.75 + 0.26 * sum(lines)
-    height = top + (0.3 + sum(heights) if shown else 0) + 0.2
-    figure = Figure(figsize=(_WIDTH, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, _WIDTH), ylim=(height, 0))
-    axes.axis("off")
-    axes.text(0.3, 0.4, plain(dataset.name, 60), fontsize=15, fontweight="bold", va="center")
+    sheet = _Sheet(top + (0.3 + sum(heights) if shown else 0) + 0.2, dpi)
+    sheet.text(0.3, 0.4, plain(dataset.name, 60), 15, bold=True)
     said = [
         ("random weights", random_weights(dataset.columns)),
         ("shortened training", shortened_training(dataset.columns)),
     ]
-    warning = "\n".join(f"{what}: {plain(named, 110)}" for what, named in said if named)
-    if warning:
-        axes.text(
-            _WIDTH - 0.3,
-            0.4,
-            warning,
-            fontsize=7.5,
-            color=_BAD,
-            ha="right",
-            va="center",
-        )
+    warnings = [f"{what}: {plain(named, 110)}" for what, named in said if named]
+    for number, warning in enumerate(warnings):
+        y = 0.4 + 0.14 * (number - (len(warnings) - 1) / 2)
+        sheet.text(_WIDTH - 0.3, y, warning, 7.5, colour=_BAD, right=True)
     y = 0.75
     for table, count in zip(tables, lines, strict=True):
-        _table(axes, table, y)
+        _table(sheet, table, y)
         y += 0.26 * count
     if gallery and shown:
-        _strip(figure, axes, gallery, shown, task, (y + 0.1, cell, height))
-    return figure
+        _strip(sheet, gallery, shown, task, y + 0.1, cell)
+    return sheet
 
 
-def _table(axes: Axes, table: Table, y: float) -> None:
+def _table(sheet: _Sheet, table: Table, y: float) -> None:
     group = table.groups[0]
     step = min(1.6, (_WIDTH - 3.2) / len(table.columns))
     rights = [3.2 + step * (i + 1) - 0.2 for i in range(len(table.columns))]
-    axes.text(0.3, y + 0.13, group.metric.title + " (%)", fontsize=9, fontweight="bold", va="center")
+    sheet.text(0.3, y + 0.13, group.metric.title + " (%)", 9, bold=True)
     for right, label in zip(rights, table.columns, strict=True):
-        axes.text(right, y + 0.13, plain(label, 18), fontsize=9, fontweight="bold", ha="right", va="center")
+        sheet.text(right, y + 0.13, plain(label, 18), 9, bold=True, right=True)
     for number, row in enumerate(group.rows):
         line = y + 0.26 * (number + 1)
-        axes.plot((0.3, rights[-1]), (line, line), color=_INK if row.is_mean else _LINE, linewidth=0.7)
-        axes.text(0.3, line + 0.13, plain(row.label, 34), fontsize=9, va="center")
+        sheet.rule(0.3, rights[-1], line, _INK if row.is_mean else _LINE)
+        sheet.text(0.3, line + 0.13, plain(row.label, 34), 9)
         for right, found in zip(rights, row.cells, strict=True):
             text = f"{found.text} ({found.mark})" if found.mark else found.text
-            weight = "bold" if found.best else "normal"
             colour = _INK if found.summary else _MUTED
-            axes.text(right, line + 0.13, text, fontsize=9, fontweight=weight, color=colour, ha="right", va="center")
+            sheet.text(right, line + 0.13, text, 9, colour=colour, bold=found.best, right=True)
 
 
 def _one_of_each(gallery: Gallery) -> list[GalleryRow]:
@@ -122,27 +163,19 @@ def _one_of_each(gallery: Gallery) -> list[GalleryRow]:
     return defective + [row for row in first.values() if row.good][:1]
 
 
-def _strip(
-    figure: Figure, axes: Axes, gallery: Gallery, rows: list[GalleryRow], task: str, place: tuple[float, float, float]
-) -> None:
-    y, cell, height = place
+def _strip(sheet: _Sheet, gallery: Gallery, rows: list[GalleryRow], task: str, y: float, cell: float) -> None:
     heads = [plain(task, 24), "mask", *(plain(c.label, 18) for c in gallery.columns)]
     for i, head in enumerate(heads):
-        axes.text(0.3 + i * cell, y, head, fontsize=8.5, fontweight="bold", va="center")
+        sheet.text(0.3 + i * cell, y, head, 8.5, bold=True)
     y += 0.15
+    width = cell - 0.1
     for row in rows:
-        shape = row.height / row.width
+        height = width * row.height / row.width
         images = [_pixels(row.uri), _mask(row), *(_over(row, number) for number in range(len(gallery.columns)))]
         for i, image in enumerate(images):
-            left, width = 0.3 + i * cell, cell - 0.1
-            panel = figure.add_axes(
-                (left / _WIDTH, 1 - (y + width * shape) / height, width / _WIDTH, width * shape / height)
-            )
-            panel.imshow(image, aspect="auto", interpolation="antialiased")
-            panel.axis("off")
-        caption = row.defect_type
-        axes.text(0.34, y + (cell - 0.1) * shape + 0.035, plain(caption, 24), fontsize=6.5, color=_MUTED, va="top")
-        y += cell * shape + 0.12
+            sheet.picture(0.3 + i * cell, y, width, height, image)
+        sheet.text(0.34, y + height + 0.08, plain(row.defect_type, 24), 6.5, colour=_MUTED)
+        y += cell * row.height / row.width + 0.12
 
 
 def _pixels(uri: str) -> npt.NDArray[np.uint8]:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from andon.benchmark import published
-from andon.benchmark.record import ExperimentRecord
-from andon.benchmark.statistics import Summary
-from andon.evaluation.result import Evaluation, LocalisationMetrics, OperatingPoint
+from andon.benchmark import ExperimentRecord, Summary, published
+from andon.evaluation import Evaluation, LocalisationMetrics, OperatingPoint
 
 __all__ = [
     "Metric",
@@ -140,19 +138,28 @@ def _localisation(record: ExperimentRecord, read: Callable[[LocalisationMetrics]
     return None if record.evaluation.localisation is None else read(record.evaluation.localisation)
 
 
-def auspro(limit: str) -> Metric:
-    """AUsPRO to a pixel FPR ("0.05")."""
+def _exactly(limit: float) -> str:
+    """The shortest decimal of a limit that is no other's: "0.05", "0.3333333333333333", "1"."""
+    return repr(float(limit)).removesuffix(".0")
+
+
+def auspro(limit: float) -> Metric:
+    """AUsPRO to a pixel FPR, 0.05 say."""
     return Metric(
-        f"auspro@{limit}",
-        f"AUsPRO to FPR {limit}",
+        f"auspro@{_exactly(limit)}",
+        f"AUsPRO to FPR {limit:g}",
         lambda r: _localisation(r, lambda m: m.auspro.get(limit)),
-        published="auspro" if limit == "0.05" else None,
+        published="auspro" if limit == 0.05 else None,
     )
 
 
-def aupro(limit: str) -> Metric:
-    """AUPRO to a pixel FPR ("0.3")."""
-    return Metric(f"aupro@{limit}", f"AUPRO to FPR {limit}", lambda r: _localisation(r, lambda m: m.aupro.get(limit)))
+def aupro(limit: float) -> Metric:
+    """AUPRO to a pixel FPR, 0.3 say."""
+    return Metric(
+        f"aupro@{_exactly(limit)}",
+        f"AUPRO to FPR {limit:g}",
+        lambda r: _localisation(r, lambda m: m.aupro.get(limit)),
+    )
 
 
 def defect_auroc(defect_type: str) -> Metric:
@@ -165,14 +172,14 @@ def defect_auroc(defect_type: str) -> Metric:
     return Metric(f"auroc[{defect_type}]", "AUROC", read)
 
 
-def defect_auspro(defect_type: str, limit: str) -> Metric:
+def defect_auspro(defect_type: str, limit: float) -> Metric:
     """AUsPRO of the images of one defect type."""
 
     def read(record: ExperimentRecord) -> float | None:
         found = record.evaluation.defect_types.get(defect_type)
         return found.auspro.get(limit) if found else None
 
-    return Metric(f"auspro@{limit}[{defect_type}]", f"AUsPRO to FPR {limit}", read)
+    return Metric(f"auspro@{_exactly(limit)}[{defect_type}]", f"AUsPRO to FPR {limit:g}", read)
 
 
 def long_values(record: ExperimentRecord) -> Iterator[tuple[str, str, float | None]]:
@@ -186,10 +193,10 @@ def long_values(record: ExperimentRecord) -> Iterator[tuple[str, str, float | No
         if "_train_good_" not in metric.name:
             yield metric.name, units[metric.unit], metric.read(record)
     if evaluation.localisation is not None:
-        for limit in evaluation.localisation.auspro:
-            yield f"auspro@{limit}", "fraction", evaluation.localisation.auspro[limit]
-        for limit in evaluation.localisation.aupro:
-            yield f"aupro@{limit}", "fraction", evaluation.localisation.aupro[limit]
+        for limit, value in evaluation.localisation.auspro.items():
+            yield f"auspro@{_exactly(limit)}", "fraction", value
+        for limit, value in evaluation.localisation.aupro.items():
+            yield f"aupro@{_exactly(limit)}", "fraction", value
     for point in evaluation.operating_points:
         target = "" if point.target_tnr is None else f" TNR {100 * point.target_tnr:g}"
         where = f"[{point.source}{target}]"
@@ -200,7 +207,7 @@ def long_values(record: ExperimentRecord) -> Iterator[tuple[str, str, float | No
         yield f"n[{defect_type}]", "images", metrics.n
         yield f"auroc[{defect_type}]", "fraction", metrics.auroc
         for limit, value in metrics.auspro.items():
-            yield f"auspro@{limit}[{defect_type}]", "fraction", value
+            yield f"auspro@{_exactly(limit)}[{defect_type}]", "fraction", value
     for stage, seconds in record.fit_seconds.items():
         if stage != "total":
             yield f"fit_seconds[{stage}]", "s", seconds

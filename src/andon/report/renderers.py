@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from andon.benchmark.record import ExperimentRecord, Failure
+from andon.benchmark import ExperimentRecord, Failure
 from andon.report.metrics import long_values
 from andon.report.results import Results, plain
 from andon.report.tables import RowGroup, Table, TableCell, TableRow, published_text
@@ -35,26 +37,91 @@ def published_row(group: RowGroup, row: TableRow) -> list[str] | None:
 
 
 def to_rich(table: Table) -> RenderableType:
-    """For a ``rich`` console. The best set is bold, and starred for terminals that show no bold."""
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column(Text(table.stub))
-    for label in table.columns:
-        grid.add_column(Text(label), justify="right")
-    for index, group in enumerate(table.groups):
+    """For a ``rich`` console. The best set is bold, and starred for terminals that show no bold.
+
+    Where the console is too narrow for all columns, the rest of them follow below under the same rows: neither a name
+    nor a figure is cut.
+    """
+    return _TerminalTable(table)
+
+
+@dataclass(frozen=True)
+class _TerminalTable:
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(heading(self.table), style="bold")
+        for columns in _fitting_columns(self.table, options.max_width):
+            yield Text()
+            yield _rich_grid(self.table, columns, options.max_width)
+        yield Text()
+        for note in _starred(self.table):
+            yield Text(f"  {note}", style="dim")
+
+
+_PADDING = 2
+"""Characters between two columns; the grid draws one of them."""
+_LEAST_LABEL = 24
+"""Names of rows and columns are folded to no fewer characters than this, or their longest word if it has fewer."""
+
+
+def _fitting_columns(table: Table, width: int) -> list[list[tuple[int, int]]]:
+    """The columns and their widths, in runs that fit side by side, the names of the rows before each."""
+    parts: list[list[tuple[int, int]]] = [[]]
+    free = room = width - _stub_width(table, width)
+    for index in range(len(table.columns)):
+        needed = _column_width(table, index)
+        if needed + _PADDING > free and parts[-1]:
+            parts.append([])
+            free = room
+        parts[-1].append((index, needed))
+        free -= needed + _PADDING
+    return parts
+
+
+def _stub_width(table: Table, width: int) -> int:
+    labels = [table.stub, "  published", *(row.label for group in table.groups for row in group.rows)]
+    if len(table.groups) > 1:
+        labels += [group.metric.title for group in table.groups]
+    return min(max(map(cell_len, labels)), max(_LEAST_LABEL, width // 3))
+
+
+def _column_width(table: Table, index: int) -> int:
+    words = max(map(cell_len, table.columns[index].split()), default=1)
+    figures = [
+        max(cell_len(_rich_cell(row.cells[index]).plain), cell_len(published_text(row.cells[index], group.metric)))
+        for group in table.groups
+        for row in group.rows
+    ]
+    return max(min(words, _LEAST_LABEL), *figures, 1)
+
+
+def _rich_grid(table: Table, columns: Sequence[tuple[int, int]], width: int) -> RichTable:
+    stub = _stub_width(table, width)
+    # Names of columns that have room on one line get it.
+    labels = sum(max(cell_len(table.columns[index]), least) + _PADDING for index, least in columns)
+    whole = stub + labels <= width
+    grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _PADDING - 1, 0, 0))
+    grid.add_column(Text(table.stub), overflow="fold", width=stub)
+    for index, least in columns:
+        label = table.columns[index]
+        grid.add_column(
+            Text(label), justify="right", overflow="fold", width=max(cell_len(label), least) if whole else least
+        )
+    for number, group in enumerate(table.groups):
         if len(table.groups) > 1:
-            if index:
+            if number:
                 grid.add_section()
             grid.add_row(Text(group.metric.title, style="italic"))
         for row in group.rows:
             if row.is_mean:
                 grid.add_section()
-            style = "bold" if row.is_mean else ""
-            grid.add_row(Text(row.label, style=style), *(_rich_cell(cell) for cell in row.cells))
+            cells = [_rich_cell(row.cells[index]) for index, _ in columns]
+            grid.add_row(Text(row.label, style="bold" if row.is_mean else ""), *cells)
             printed = published_row(group, row)
             if printed is not None:
-                grid.add_row(Text("  published", style="dim"), *(Text(p, style="dim") for p in printed))
-    notes = [Text(f"  {note}", style="dim") for note in _starred(table)]
-    return Group(Text(heading(table), style="bold"), grid, *notes)
+                grid.add_row(Text("  published", style="dim"), *(Text(printed[i], style="dim") for i, _ in columns))
+    return grid
 
 
 def _starred(table: Table) -> list[str]:
@@ -70,12 +137,18 @@ def _rich_cell(cell: TableCell) -> Text:
     return text
 
 
-def to_text(table: Table, width: int = 120) -> str:
-    """As a terminal of ``width`` characters without colours shows it."""
-    console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None, legacy_windows=False)
+def to_text(table: Table, width: int | None = None) -> str:
+    """As a terminal of ``width`` characters without colours shows it; None: as wide as it needs to be."""
+    console = Console(
+        file=io.StringIO(), width=width or _UNBOUNDED, force_terminal=False, color_system=None, legacy_windows=False
+    )
     with console.capture() as capture:
         console.print(to_rich(table))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n") + "\n"
+
+
+_UNBOUNDED = 100_000
+"""Wider than any table."""
 
 
 # Markdown

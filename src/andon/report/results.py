@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure, Protocol
-from andon.benchmark.statistics import Summary, summarise
-from andon.benchmark.store import Store
+from andon.benchmark import ExperimentRecord, ExperimentSpec, Failure, Protocol, Store, Summary, summarise
 from andon.core import AndonError
 
 __all__ = ["Column", "DatasetResults", "Results", "Row", "Runs", "collect", "plain"]

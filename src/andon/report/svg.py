@@ -2,7 +2,6 @@
 
 A page of a whole study has hundreds of such plots. Drawn here one costs a few milliseconds and kilobytes; a plotting
 library takes many times both (``benchmarks/bench_report.py``), and its colours would have to be put right afterwards.
-Where ticks lie is left to matplotlib.
 
 Text and axes have the page's text colour, everything else a CSS variable with a fallback, so that a plot follows a
 light and a dark page and can stand alone. No text of a user's goes into it.
@@ -18,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.ticker import LogLocator, MaxNLocator
 
 __all__ = ["Plot"]
 
@@ -136,13 +134,24 @@ class Plot:
 
 
 def _linear_ticks(low: float, high: float, count: int, integer: bool = False) -> list[float]:
-    ticks = MaxNLocator(count, integer=integer, min_n_ticks=1).tick_values(low, high)
-    slack = 1e-9 * (high - low)
-    return [float(t) for t in ticks if low - slack <= t <= high + slack]
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten in [low, high], at most ``count`` steps apart."""
+    span = high - low
+    power = 10.0 ** math.floor(math.log10(span / count))
+    steps = [factor * power for factor in (1, 2, 2.5, 5, 10)]
+    if integer:
+        steps = sorted(step for step in (1.0, *steps) if step == int(step))
+    step = next(step for step in steps if span / step <= count * (1 + 1e-9))
+    slack = 1e-9 * span / step
+    numbers = range(math.ceil(low / step - slack), math.floor(high / step + slack) + 1)
+    # Where the span is near the rounding error of its ends, neighbouring multiples can be one number.
+    return list(dict.fromkeys(number * step for number in numbers))
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    ticks = [float(t) for t in LogLocator(numticks=count).tick_values(low, high) if low <= t <= high]
+    """Powers of ten in [low, high], at most ``count`` of them; the ends where there are not two."""
+    powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    ticks = [10.0**power for power in powers[:: max(1, -(-len(powers) // count))]]
+    ticks = [tick for tick in ticks if low <= tick <= high]
     return ticks if len(ticks) > 1 else [low, high]
 
 

@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from andon.benchmark import published
-from andon.benchmark.statistics import Summary, best_set, mean_over, run_means
-from andon.benchmark.store import Store
+from andon.benchmark import Store, Summary, best_set, mean_over, published, run_means
 from andon.report.metrics import (
     Metric,
     Source,
@@ -129,10 +127,9 @@ def is_autovi(dataset: str) -> bool:
     return dataset.strip().casefold() == "autovi"
 
 
-def primary_limit(results: DatasetResults) -> str:
-    """The pixel-FPR limit of the tables: the first one of the protocols ("0.05")."""
-    limits = dict.fromkeys(f"{column.protocol.fpr_limits[0]:g}" for column in results.columns)
-    return next(iter(limits), "0.05")
+def primary_limit(results: DatasetResults) -> float:
+    """The pixel-FPR limit of the tables: the first one of the protocols."""
+    return next((column.protocol.fpr_limits[0] for column in results.columns), 0.05)
 
 
 def make_tables(store: Store) -> list[Table]:
@@ -182,7 +179,7 @@ def _dataset_tables(results: DatasetResults, prefix: str) -> list[Table]:
                 "FPR: good images that alarm (promised: 100 % − TNR). FNR: defective images that pass.",
             ),
         ),
-        _table(results, f"{prefix}auspro", f"Localisation: AUsPRO to a pixel FPR of {limit} (%)", [auspro(limit)], 9),
+        _table(results, f"{prefix}auspro", f"Localisation: AUsPRO to a pixel FPR of {limit:g} (%)", [auspro(limit)], 9),
         _table(
             results,
             f"{prefix}speed",
@@ -202,22 +199,15 @@ def _dataset_tables(results: DatasetResults, prefix: str) -> list[Table]:
     return [t for t in tables if t.name not in optional or any(cell.summary is not None for cell in t.cells)]
 
 
-def _other_limits(results: DatasetResults, primary: str) -> tuple[list[str], list[str]]:
+def _other_limits(results: DatasetResults, primary: float) -> tuple[list[float], list[float]]:
     """Limits of AUsPRO beside the tables' and of AUPRO, ascending."""
-    found: dict[str, None] = {}
-    regions: dict[str, None] = {}
+    found: set[float] = set()
+    regions: set[float] = set()
     for record in results.records:
         if record.evaluation.localisation is not None:
-            found |= dict.fromkeys(record.evaluation.localisation.auspro)
-            regions |= dict.fromkeys(record.evaluation.localisation.aupro)
-    return sorted((k for k in found if k != primary), key=_number), sorted(regions, key=_number)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("inf")
+            found |= record.evaluation.localisation.auspro.keys()
+            regions |= record.evaluation.localisation.aupro.keys()
+    return sorted(found - {primary}), sorted(regions)
 
 
 def category_tables(results: DatasetResults, row: Row) -> list[Table]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from andon.benchmark.store import Store
-from andon.core import AndonError
+from andon._tools.files import write_atomically
+from andon.benchmark import Store
+from andon.core import ConfigError
 from andon.report.renderers import long_csv, to_csv, to_latex, to_markdown, to_text
 from andon.report.results import collect
 from andon.report.tables import Table, build_tables
@@ -30,7 +29,7 @@ def write_report(store: Store, out_path: str | Path, *, title: str | None = None
         The file.
 
     Raises:
-        AndonError: nothing has finished in the store, or the file cannot be written (an older one is untouched then).
+        ConfigError: nothing has finished in the store, or the file cannot be written (an older one is untouched then).
     """
     from andon.report.html import render_report
 
@@ -54,11 +53,11 @@ def write_tables(store: Store, out_dir: str | Path, formats: Sequence[str] = FOR
         The files.
 
     Raises:
-        AndonError: unknown format, nothing has finished in the store, or a file cannot be written.
+        ConfigError: unknown format, nothing has finished in the store, or a file cannot be written.
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise AndonError(f"unknown table format {unknown[0]!r}; known: {', '.join(FORMATS)}")
+        raise ConfigError(f"unknown table format {unknown[0]!r}; known: {', '.join(FORMATS)}")
     results = collect(store)
     tables = build_tables(results)
     folder = Path(out_dir)
@@ -83,24 +82,9 @@ def _write(path: Path, text: str) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Writes a file aside and renames it; AndonError if that cannot be done, the old file is untouched then."""
-    aside: Path | None = None
+    """Writes a file whole or not at all; ConfigError if that cannot be done, the old file is untouched then."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        aside = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp's files are the owner's alone; the result is to have the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o666 & ~mask)
-        aside.replace(path)
+        write_atomically(path, content)
     except OSError as error:
-        raise AndonError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
     return path

@@ -1,42 +1,48 @@
-"""What all recipes share: their options, the images of a step, the file that they end in."""
+"""What all recipes share: their options, the images of a step, the run, the file that they end in."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from safetensors.torch import save
+from torch import nn
 
 from andon._tools.files import written_atomically
+from andon._tools.models import FrozenModel
 from andon._tools.parallel import ordered_map
-from andon.core import AndonError, ImageArray
-from andon.data.rendered import ImageSource, image_source
-from andon.training.loop import (
-    SampleOrder,
-    Schedule,
-    TrainingOptions,
-    TrainingReport,
-    cosine_schedule,
-    numpy_step_generator,
-)
-from andon.weights import WeightsRecord
-from andon.weights.resolution import file_sha256
+from andon._tools.seeds import numpy_step_generator
+from andon.core import ConfigError, ImageArray, ProgressCallback, WeightsError, no_progress
+from andon.data import ImageSource, image_source
+from andon.training.loop import TrainingOptions, TrainingReport
+from andon.training.schedules import SampleOrder, Schedule, cosine_schedule
+from andon.training.stage import Stage, train_stage
+from andon.weights import WeightsRecord, file_sha256
 
-__all__ = ["ImageStream", "PretrainReport", "Recipe", "create_recipe", "finished", "store_weights"]
+__all__ = [
+    "ImageStream",
+    "PretrainOptions",
+    "PretrainReport",
+    "Recipe",
+    "RecipeRun",
+    "RecipeStage",
+    "checkpoint_of",
+    "run_recipe",
+]
 
 _FIRST_HELD_OUT = 1 << 40
 """Of an endless source: no run gets as far."""
 
 
-class Recipe(BaseModel):
-    """Options of every recipe; frozen, unknown ones are refused.
+class Recipe(FrozenModel):
+    """Options of every recipe.
 
     Attributes:
         images: "rendered", "rendered:SEED", or a folder of images.
@@ -49,7 +55,8 @@ class Recipe(BaseModel):
         held_out: images that are kept out of training, to measure on; of a folder at most a tenth.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+    """What it is called in the files that it makes."""
 
     images: str = "rendered"
     steps: int = Field(60_000, ge=1)
@@ -61,7 +68,13 @@ class Recipe(BaseModel):
     held_out: int = Field(32, ge=0)
 
     @property
+    def part(self) -> str:
+        """The learned part that it makes."""
+        raise NotImplementedError
+
+    @property
     def rate(self) -> Schedule | None:
+        """The factor on the learning rate by step."""
         return cosine_schedule(self.steps, self.steps // 20) if self.schedule == "cosine" else None
 
     @property
@@ -71,16 +84,25 @@ class Recipe(BaseModel):
 
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
+BatchT = TypeVar("BatchT")
 
 
-def create_recipe(kind: type[RecipeT], options: Mapping[str, Any]) -> RecipeT:
-    """A recipe of options as a command line gives them (None: the default); AndonError names a wrong one."""
-    try:
-        return kind(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise AndonError(f"option {where!r}: {first['msg']} (got {first['input']!r})") from error
+class PretrainOptions(TypedDict, total=False):
+    """How a recipe is carried out; none of it changes what is learned.
+
+    Attributes:
+        device: where it is trained; "cpu".
+        overwrite: replace a file that exists; refused otherwise.
+        half: store float16, which halves the file.
+        checkpoint_seconds: least time between two checkpoints, which lie beside the output; 60.
+        progress: called as ``progress(stage, done, total)``.
+    """
+
+    device: torch.device | str
+    overwrite: bool
+    half: bool
+    checkpoint_seconds: float
+    progress: ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -121,6 +143,7 @@ class ImageStream:
             self._order = SampleOrder(count - kept, recipe.batch_size, recipe.seed)
 
     def indices(self, step: int) -> list[int]:
+        """The images of a step."""
         if self._order is not None:
             return self._order(step)
         return list(range(step * self.recipe.batch_size, (step + 1) * self.recipe.batch_size))
@@ -134,66 +157,141 @@ class ImageStream:
         return numpy_step_generator(self.recipe.seed, *names, step)
 
 
-def training_options(output: Path, seconds: float, *, autocast: bool = True) -> TrainingOptions:
-    """Options of a recipe's run: its checkpoint lies beside its output."""
-    return TrainingOptions(
-        checkpoint=checkpoint_of(output), checkpoint_seconds=seconds, autocast=autocast, channels_last=True
-    )
+class RecipeRun(Generic[RecipeT]):
+    """A recipe that is being carried out.
+
+    Attributes:
+        recipe: its options.
+        stream: its images.
+        device: where it is trained.
+        progress: to be called as ``progress(stage, done, total)``.
+    """
+
+    def __init__(self, recipe: RecipeT, output: Path, device: torch.device, progress: ProgressCallback) -> None:
+        self.recipe, self.output, self.device, self.progress = recipe, output, device, progress
+        self.stream = ImageStream(recipe)
+        self._beside: set[Path] = set()
+
+    def beside(self, kind: str) -> Path:
+        """A file beside the output, for a run that goes on; removed when the output is written."""
+        path = _beside(self.output, kind)
+        self._beside.add(path)
+        return path
+
+    def clean(self) -> None:
+        """Removes what lies beside the output."""
+        for path in self._beside:
+            path.unlink(missing_ok=True)
+
+
+def _beside(output: Path, kind: str) -> Path:
+    return output.with_name(f"{output.name}.{kind}")
 
 
 def checkpoint_of(output: Path) -> Path:
-    return output.with_name(f"{output.name}.checkpoint")
+    """Where the state of a run is kept."""
+    return _beside(output, "checkpoint")
 
 
-@contextmanager
-def finished(output: Path, *, overwrite: bool) -> Iterator[None]:
-    """Around a recipe: refuses an output that exists, and removes the checkpoint when all went well."""
-    if output.suffix != ".safetensors":
-        raise AndonError(f"{output}: weights are written as .safetensors; name the file so")
-    if output.exists() and not overwrite:
-        raise AndonError(f"{output}: exists already; name another file, or say --overwrite")
-    yield
-    checkpoint_of(output).unlink(missing_ok=True)
+class RecipeStage(Stage[BatchT], Generic[RecipeT, BatchT]):
+    """A recipe's training, and what comes of it.
 
-
-def store_weights(
-    output: Path,
-    state: Mapping[str, torch.Tensor],
-    recipe: Recipe,
-    *,
-    name: str,
-    part: str,
-    source: ImageSource,
-    training: TrainingReport,
-    figures: Mapping[str, float],
-    used: tuple[WeightsRecord, ...] = (),
-    half: bool = False,
-) -> PretrainReport:
-    """Writes a safetensors file with all that says how it came about; atomically.
-
-    Args:
-        half: store float16, which halves the file.
+    Attributes:
+        network: what is trained; a subclass hands it over with its first weights.
+        used: learned parts that it learns from.
+        autocast: whether bfloat16 will do where the device is a GPU that has it.
     """
+
+    channels_last = True
+    autocast = True
+    used: tuple[WeightsRecord, ...] = ()
+
+    def __init__(self, run: RecipeRun[RecipeT], network: nn.Module) -> None:
+        self.run, self.recipe, self.stream, self.device = run, run.recipe, run.stream, run.device
+        self.steps = self.full_steps = run.recipe.steps
+        self.network = network.to(run.device).train()
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint is of."""
+        return self.recipe.identity
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"network": self.network}
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay)
+
+    def schedule(self) -> Schedule | None:
+        return self.recipe.rate
+
+    @abstractmethod
+    def result(self) -> tuple[nn.Module, Mapping[str, float]]:
+        """After the training: the network whose state is stored, and what was measured on held-out images."""
+
+
+def run_recipe(
+    recipe: RecipeT,
+    output: Path,
+    begin: Callable[[RecipeRun[RecipeT]], RecipeStage[RecipeT, Any]],
+    **options: Unpack[PretrainOptions],
+) -> PretrainReport:
+    """Trains, and writes the weights; goes on where a killed run stopped.
+
+    Raises:
+        ConfigError: an output that exists, or of another type; no images.
+        TrainingError: a training that goes wrong.
+        WeightsError: an output that cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: weights are written as .safetensors; name the file so")
+    if output.exists() and not options.get("overwrite", False):
+        raise ConfigError(f"{output}: exists already; name another file, or say --overwrite")
+    run = RecipeRun(recipe, output, torch.device(options.get("device", "cpu")), options.get("progress", no_progress))
+    stage = begin(run)
+    training = train_stage(
+        stage,
+        seed=recipe.seed,
+        identity=stage.identity,
+        device=run.device,
+        options=TrainingOptions(
+            checkpoint=run.beside("checkpoint"),
+            checkpoint_seconds=options.get("checkpoint_seconds", 60.0),
+            autocast=stage.autocast,
+            channels_last=stage.channels_last,
+        ),
+        progress=run.progress,
+    )
+    report = _stored(stage, training, half=options.get("half", False))
+    run.clean()
+    return report
+
+
+def _stored(stage: RecipeStage[Any, Any], training: TrainingReport, *, half: bool) -> PretrainReport:
+    """Writes a safetensors file with all that says how it came about; atomically."""
+    recipe, output, source = stage.recipe, stage.run.output, stage.stream.source
+    network, figures = stage.result()
     # What licence hangs on the result depends on what it was made from; of a user's images only the user knows.
-    own = source.count is None and all(record.licence == "Apache-2.0" for record in used)
+    own = source.count is None and all(record.licence == "Apache-2.0" for record in stage.used)
     metadata = {
-        "part": part,
-        "recipe": name,
+        "part": recipe.part,
+        "recipe": recipe.name,
         "options": recipe.model_dump_json(),
         "images": source.name,
         "steps": str(training.steps),
         "seed": str(recipe.seed),
         "final_loss": f"{training.final_loss:.6g}",
         "figures": json.dumps(dict(figures), sort_keys=True),
-        "used": json.dumps([record.as_dict() for record in used]),
+        "used": json.dumps([record.as_dict() for record in stage.used]),
         "licence": "Apache-2.0" if own else "depends on the images and weights it was made from",
     }
     dtype = torch.float16 if half else torch.float32
-    tensors = {n: t.detach().to("cpu", dtype).contiguous() for n, t in state.items()}
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
     try:
         with written_atomically(output) as aside:
             # One entry, because the library writes several in an order that differs from run to run.
             aside.write_bytes(save(tensors, {"andon": json.dumps(metadata, ensure_ascii=False)}))
     except OSError as error:
-        raise AndonError(f"{output}: cannot be written ({error.strerror or error})") from error
+        raise WeightsError(f"{output}: cannot be written ({error.strerror or error})") from error
     return PretrainReport(output, file_sha256(output), training, figures, metadata)

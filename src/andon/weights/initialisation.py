@@ -8,21 +8,23 @@ arXiv 1511.06422).
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["calibrate_batch_norm", "orthogonal_initialisation", "pink_noise"]
+from andon._tools.seeds import hashed_seed
+from andon.weights.record import WeightsRecord
+from andon.weights.state_dicts import state_dict_sha256
+
+__all__ = ["calibrate_batch_norm", "orthogonal_initialisation", "pink_noise", "random_weights"]
 
 _CALIBRATION_SHAPE = (8, 3, 96, 96)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
     """A generator a tensor: its values do not depend on which other tensors a network has."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator().manual_seed(hashed_seed(f"{seed}/{name}"))
 
 
 _GRID = 2.0**-16
@@ -100,3 +102,10 @@ def calibrate_batch_norm(module: nn.Module, batch: torch.Tensor) -> None:
         for hook in hooks:
             hook.remove()
         module.float()
+
+
+def random_weights(module: nn.Module, part: str, seed: int) -> WeightsRecord:
+    """Fills a network with ``orthogonal_initialisation``; the record that says so."""
+    orthogonal_initialisation(module, seed)
+    digest = state_dict_sha256(module.state_dict())
+    return WeightsRecord(part, "random", f"orthogonal, seed {seed}", digest, pretrained=False)

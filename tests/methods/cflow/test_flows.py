@@ -13,12 +13,12 @@ from scipy.stats import multivariate_normal
 from andon.methods.cflow.flows import (
     ConditionalFlow,
     CouplingBlock,
-    GridFlow,
     positional_encoding,
     random_rotation,
     soft_clamp,
     standard_normal_log_density,
 )
+from andon.methods.cflow.grid import GridFlow
 
 KINDS = [("tanh", "soft"), ("tanh", "hard"), ("arctan", "soft"), ("arctan", "hard")]
 
@@ -182,15 +182,15 @@ def test_the_grid_form_equals_the_flow(
     features = torch.randn((3, 7, 40, 60), generator=generator(0)).contiguous(memory_format=layout)
     before = features.clone()
     grid = GridFlow(flow, encoding)
-    found = grid.log_likelihood(features)
+    found = grid(features)
     rows = features.permute(0, 2, 3, 1).reshape(-1, 7)
     with torch.no_grad():
         expected = flow.log_likelihood(rows, encoding.repeat(3, 1)).view(3, 40, 60)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
     assert torch.equal(features, before)
-    np.testing.assert_allclose(grid.log_likelihood(features[1:2]), found[1:2], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grid(features[1:2]), found[1:2], rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="40 × 59 positions, not 2400"):
-        grid.log_likelihood(features[..., :59])
+        grid(features[..., :59])
 
 
 def test_the_same_generator_gives_the_same_flow() -> None:

@@ -13,11 +13,15 @@ from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter, uniform_filter
 from sklearn.metrics import roc_auc_score
 
-from andon.core import AndonError
-from andon.data.images import Images, as_images
-from andon.methods import create_method
-from andon.methods.draem.method import _AUGMENTATIONS, Draem, DraemConfig, _Batches, augment_texture, simulate_anomaly
-from andon.training.loop import steps_of_epochs
+import andon
+from andon.core import AndonError, DetectorError, TrainingError
+from andon.data import as_images
+from andon.methods import Detector, FitRun, Fitting, create_method
+from andon.methods.draem import Draem, DraemConfig, DraemDetector
+from andon.methods.draem.anomalies import AUGMENTATIONS, augment_texture, simulate_anomaly
+from andon.methods.draem.networks import DraemNetworks
+from andon.methods.draem.training import DraemStage
+from andon.training import steps_of_epochs
 
 SMALL: dict[str, Any] = {
     "transform": {"size": (64, 64)},
@@ -41,7 +45,7 @@ LEARNING: dict[str, Any] = {
 }
 
 
-def pictures(n: int, seed: int = 0) -> list[np.ndarray[Any, Any]]:
+def good_images(n: int, seed: int = 0) -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     ground = gaussian_filter(np.random.default_rng(99).uniform(0, 255, (64, 64, 3)), (4, 4, 0))
     ground = (ground - ground.mean()) * 4 + 128
@@ -54,8 +58,9 @@ def make(**options: Any) -> Draem:
     return method
 
 
-def batches(n: int = 6, seed: int = 0, **options: Any) -> _Batches:
-    return _Batches(DraemConfig.model_validate({**SMALL, **options}), as_images(pictures(n)), seed)
+def stage_of(n: int = 6, seed: int = 0, **options: Any) -> DraemStage:
+    networks = DraemNetworks(SMALL["reconstructive_width"], SMALL["discriminative_width"])
+    return DraemStage(Fitting(make(**options), as_images(good_images(n)), seed, FitRun()), networks)
 
 
 # Configuration
@@ -109,16 +114,16 @@ def test_anomaly_is_equation_2() -> None:
 
 @pytest.mark.parametrize("textures", ["rendered", "noise"])
 def test_pixels_change_in_the_mask_only(textures: str) -> None:
-    make_batch = batches(textures=textures, rotation_probability=0.0, beta=(0.8, 1.0))
+    stage = stage_of(textures=textures, rotation_probability=0.0, beta=(0.8, 1.0))
     with_anomaly = changed = masked = 0
-    originals = [torch.from_numpy(p).permute(2, 0, 1).float().div(255) for p in pictures(6)]
+    originals = [torch.from_numpy(p).permute(2, 0, 1).float().div(255) for p in good_images(6)]
     for step in range(25):
-        batch = make_batch(step)
+        batch = stage.batch(step)
         assert batch.target.shape == batch.shown.shape == (4, 3, 64, 64)
         assert batch.mask.shape == (4, 1, 64, 64)
         assert batch.shown.dtype == batch.target.dtype == batch.mask.dtype == torch.float32
         assert 0 <= float(batch.shown.min()) <= float(batch.shown.max()) <= 1
-        for index, target in zip(make_batch.order(step), batch.target, strict=True):
+        for index, target in zip(stage.order(step), batch.target, strict=True):
             torch.testing.assert_close(target, originals[index])
         outside = (batch.mask == 0).expand_as(batch.target)
         assert torch.equal(batch.shown[outside], batch.target[outside])
@@ -130,26 +135,26 @@ def test_pixels_change_in_the_mask_only(textures: str) -> None:
 
 
 def test_batches_are_a_function_of_seed_and_step() -> None:
-    first, second = batches(rotation_probability=0.5), batches(rotation_probability=0.5)
-    reference = [first(step) for step in (3, 0)]
-    for ours, theirs in zip(reference, [second(3), second(0)], strict=True):
+    first, second = stage_of(rotation_probability=0.5), stage_of(rotation_probability=0.5)
+    reference = [first.batch(step) for step in (3, 0)]
+    for ours, theirs in zip(reference, [second.batch(3), second.batch(0)], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert not torch.equal(reference[0].target, batches(seed=1, rotation_probability=0.5)(3).target)
+    assert not torch.equal(reference[0].target, stage_of(seed=1, rotation_probability=0.5).batch(3).target)
 
 
-def test_turned_images_are_targets_too() -> None:
-    """The rotation comes before the anomaly: both sides of a pair are turned, and the corners are black."""
-    batch = batches(rotation_probability=1.0, rotation=45.0)(0)
+def test_rotated_images_are_targets_too() -> None:
+    """The rotation comes before the anomaly: both sides of a pair are rotated, and the corners are black."""
+    batch = stage_of(rotation_probability=1.0, rotation=45.0).batch(0)
     good = (batch.mask == 0).expand_as(batch.target)
     assert torch.equal(batch.shown[good], batch.target[good])
-    originals = [torch.from_numpy(p).permute(2, 0, 1).float().div(255) for p in pictures(6)]
+    originals = [torch.from_numpy(p).permute(2, 0, 1).float().div(255) for p in good_images(6)]
     assert not any(torch.equal(target, original) for target in batch.target for original in originals)
     assert float(batch.target[:, :, 0, 0].min()) == 0
 
 
 def test_textures_come_from_a_folder(tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 30, 3), (255, 0, 0), np.uint8)).save(tmp_path / "red.png")
-    make_batch = batches(
+    stage = stage_of(
         textures=str(tmp_path),
         texture_augmentations=0,
         beta=(1.0, 1.0),
@@ -158,22 +163,21 @@ def test_textures_come_from_a_folder(tmp_path: Path) -> None:
     )
     seen = 0
     for step in range(3):
-        batch = make_batch(step)
+        batch = stage.batch(step)
         for shown, mask in zip(batch.shown, batch.mask, strict=True):
             inside = shown[:, mask[0] == 1]
             seen += inside.shape[1]
             torch.testing.assert_close(inside, torch.tensor([[1.0], [0], [0]]).expand_as(inside))
     assert seen > 100
-    method = make(textures=str(tmp_path), epochs=1)
-    report = method.fit(pictures(2))
-    assert any("1 images" in note for note in report.notes)
+    detector = make(textures=str(tmp_path), epochs=1).fit(good_images(2))
+    assert any("1 images" in note for note in detector.report.notes)
     with pytest.raises(AndonError, match="no such folder"):
-        make(textures=str(tmp_path / "none")).fit(pictures(2))
+        make(textures=str(tmp_path / "none")).fit(good_images(2))
 
 
 def test_augmentations_keep_shape_and_type_and_change_something() -> None:
-    texture = pictures(1)[0]
-    for augment in _AUGMENTATIONS:
+    texture = good_images(1)[0]
+    for augment in AUGMENTATIONS:
         results = [augment(np.random.default_rng(seed), texture) for seed in range(4)]
         assert all(r.shape == texture.shape and r.dtype == np.uint8 for r in results), augment.__name__
         assert any(not np.array_equal(r, texture) for r in results), augment.__name__
@@ -187,21 +191,22 @@ def test_augmentations_keep_shape_and_type_and_change_something() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained() -> Draem:
-    method = make(**LEARNING)
-    report = method.fit(pictures(8), seed=2)
+def trained() -> DraemDetector:
+    detector = make(**LEARNING).fit(good_images(8), seed=2)
+    assert isinstance(detector, DraemDetector)
+    report = detector.report
     assert set(report.curves) == {"l2", "ssim", "focal", "loss"}
     for name in ("l2", "ssim", "focal"):
         values = [value for _, value in report.curves[name]]
         assert np.mean(values[-10:]) < 0.7 * np.mean(values[:5]), name
     assert report.n_train == 8
     assert report.notes == ("textures of the anomalies: rendered, seed 0, 4 images",)
-    return method
+    return detector
 
 
-def test_finds_anomalies_that_it_was_not_shown(trained: Draem) -> None:
-    good = pictures(8, seed=5)
-    bad = [image.copy() for image in pictures(8, seed=6)]
+def test_finds_anomalies_that_it_was_not_shown(trained: DraemDetector) -> None:
+    good = good_images(8, seed=5)
+    bad = [image.copy() for image in good_images(8, seed=6)]
     rng = np.random.default_rng(0)
     corners = rng.integers(8, 40, (8, 2))
     for image, (y, x) in zip(bad, corners, strict=True):
@@ -216,8 +221,8 @@ def test_finds_anomalies_that_it_was_not_shown(trained: Draem) -> None:
     assert roc_auc_score(defective.ravel(), maps[8:].ravel()) > 0.8
 
 
-def test_prediction_is_probability_and_largest_window(trained: Draem) -> None:
-    prediction = trained.predict(pictures(3, seed=5))
+def test_prediction_is_probability_and_largest_window(trained: DraemDetector) -> None:
+    prediction = trained.predict(good_images(3, seed=5))
     maps = prediction.anomaly_maps
     assert maps is not None
     assert maps.shape == (3, 64, 64)
@@ -227,8 +232,8 @@ def test_prediction_is_probability_and_largest_window(trained: Draem) -> None:
     np.testing.assert_allclose(prediction.image_scores, expected, atol=1e-6)
 
 
-def test_score_does_not_depend_on_batch_mates(trained: Draem) -> None:
-    batch = trained.transform.normalise(np.stack(pictures(5, seed=7)))
+def test_score_does_not_depend_on_batch_mates(trained: DraemDetector) -> None:
+    batch = trained.transform.normalise(np.stack(good_images(5, seed=7)))
     batch[3] = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     together = trained.predict_batch(batch)
     alone = [trained.predict_batch(batch[i : i + 1]) for i in range(5)]
@@ -239,51 +244,61 @@ def test_score_does_not_depend_on_batch_mates(trained: Draem) -> None:
         np.testing.assert_allclose(together.anomaly_maps[index], single.anomaly_maps[0], atol=1e-5)
 
 
-def test_state_makes_the_same_method(trained: Draem) -> None:
-    restored = make(**LEARNING)
-    restored.load_state_dict(trained.state_dict())
-    a, b = trained.predict(pictures(2, seed=5)), restored.predict(pictures(2, seed=5))
-    np.testing.assert_array_equal(a.image_scores, b.image_scores)
-    for name, tensor in trained.state_dict().items():
-        assert torch.equal(tensor, restored.state_dict()[name])
+def test_state_makes_the_same_detector(trained: DraemDetector, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    trained.save(tmp_path / "draem.safetensors")
+    restored = make(**LEARNING).restore(trained.state_dict(), trained.report)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = trained.predict(good_images(2, seed=5))
+    for copy in (restored, andon.load(tmp_path / "draem.safetensors")):
+        found = copy.predict(good_images(2, seed=5))
+        np.testing.assert_array_equal(found.image_scores, expected.image_scores)
+        np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)  # type: ignore[arg-type]
+        assert same(copy, trained)
+        assert copy.report == trained.report
 
 
-def test_state_of_another_kind_is_refused(trained: Draem) -> None:
-    state = trained.state_dict()
-    name = "discriminative.decoder_segment.fin_out.0.weight"
-    with pytest.raises(AndonError, match=name):
-        make(**LEARNING).load_state_dict({n: t for n, t in state.items() if n != name})
-    with pytest.raises(AndonError, match=name):
-        make(**LEARNING).load_state_dict({**state, name: torch.zeros(1)})
-    with pytest.raises(AndonError, match="surplus"):
-        make(**LEARNING).load_state_dict({**state, "surplus": torch.zeros(1)})
-    with pytest.raises(AndonError, match="reconstructive"):
-        make().load_state_dict(state)
+def test_state_of_another_kind_is_refused(trained: DraemDetector) -> None:
+    state, report = trained.state_dict(), trained.report
+    name = "networks.discriminative.decoder_segment.fin_out.0.weight"
+    with pytest.raises(DetectorError, match=name):
+        make(**LEARNING).restore({n: t for n, t in state.items() if n != name}, report)
+    with pytest.raises(DetectorError, match=name):
+        make(**LEARNING).restore({**state, name: torch.zeros(1)}, report)
+    with pytest.raises(DetectorError, match="surplus"):
+        make(**LEARNING).restore({**state, "surplus": torch.zeros(1)}, report)
+    with pytest.raises(DetectorError, match="reconstructive"):
+        make().restore(state, report)
 
 
-def same(a: Draem, b: Draem) -> bool:
+def test_can_be_exported(trained: DraemDetector) -> None:
+    batch = trained.transform.normalise(np.stack(good_images(1, seed=7)))
+    exported = torch.export.export(trained, (batch,)).module()
+    for ours, theirs in zip(trained(batch), exported(batch), strict=True):
+        torch.testing.assert_close(theirs, ours)
+
+
+def same(a: Detector, b: Detector) -> bool:
     ours, theirs = a.state_dict(), b.state_dict()
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_same_seed_same_result_and_no_global_state() -> None:
     torch.manual_seed(1)
-    first = make()
+    method = make()
     before = torch.get_rng_state()
-    first.fit(pictures(4), seed=3)
+    first = method.fit(good_images(4), seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    second, other = make(), make()
-    second.fit(pictures(4), seed=3)
-    other.fit(pictures(4), seed=4)
+    second, other = method.fit(good_images(4), seed=3), method.fit(good_images(4), seed=4)
     assert same(first, second)
     assert not same(first, other)
 
 
 def test_goes_on_bit_for_bit_after_being_killed(tmp_path: Path) -> None:
     options: dict[str, Any] = {"epochs": 5, "rotation_probability": 0.5}
-    whole = make(**options)
-    expected = whole.fit(pictures(4), seed=2)
+    method = make(**options)
+    whole = method.fit(good_images(4), seed=2)
 
     class KilledError(Exception):
         pass
@@ -292,28 +307,19 @@ def test_goes_on_bit_for_bit_after_being_killed(tmp_path: Path) -> None:
         if done >= 3:
             raise KilledError
 
-    killed = make(**options)
-    killed.checkpoints, killed.checkpoint_seconds = tmp_path, 0.0
     with pytest.raises(KilledError):
-        killed.fit(pictures(4), seed=2, progress=stop)
-    with pytest.raises(AndonError, match="nothing yet"):
-        killed.predict(pictures(1))
-    resumed = make(**options)
-    resumed.checkpoints = tmp_path
-    report = resumed.fit(pictures(4), seed=2)
+        method.fit(good_images(4), seed=2, run=FitRun(progress=stop, checkpoints=tmp_path, checkpoint_seconds=0.0))
+    resumed = method.fit(good_images(4), seed=2, run=FitRun(checkpoints=tmp_path))
     assert same(whole, resumed)
-    assert report.curves == expected.curves
-
-    other = make(**options)
-    other.checkpoints = tmp_path
-    with pytest.raises(AndonError, match="another run"):
-        other.fit(pictures(4, seed=1), seed=2)
+    assert resumed.report.curves == whole.report.curves
+    with pytest.raises(TrainingError, match="another run"):
+        method.fit(good_images(4, seed=1), seed=2, run=FitRun(checkpoints=tmp_path))
 
 
 def test_budget_shortens_and_says_so() -> None:
-    method = make(epochs=10, budget=0.3)
     done: list[int] = []
-    report = method.fit(pictures(4), progress=lambda stage, i, n: done.append(n))
+    run = FitRun(progress=lambda stage, i, n: done.append(n))
+    report = make(epochs=10, budget=0.3).fit(good_images(4), run=run).report
     assert done[-1] == 3
     assert steps_of_epochs(10, 4, 4) == 10
     assert "shortened training: 3 steps instead of 10 (budget 0.3)" in report.notes
@@ -321,19 +327,16 @@ def test_budget_shortens_and_says_so() -> None:
 
 @pytest.mark.parametrize("initialisation", ["normal", "torch"])
 def test_initial_weights(initialisation: str) -> None:
-    method = make(reconstructive_width=16, initialisation=initialisation)
-    networks = method._new_networks()
+    networks = DraemNetworks(16, 4)
     networks.initialise(0, initialisation)
     weight = networks.state_dict()["reconstructive.encoder.block4.3.weight"]
     expected = 0.02 if initialisation == "normal" else (128 * 9) ** -0.5 / 3**0.5
     assert float(weight.std()) == pytest.approx(expected, rel=0.02)
     assert float(weight.mean()) == pytest.approx(0, abs=expected / 50)
+    factors = networks.state_dict()["reconstructive.encoder.block4.1.weight"]
+    assert float(factors.std()) == pytest.approx(0.02 if initialisation == "normal" else 0, abs=0.005)
 
 
-def test_needs_images_and_training() -> None:
-    with pytest.raises(AndonError, match="no images"):
+def test_needs_images() -> None:
+    with pytest.raises(TrainingError, match="no images"):
         make().fit([])
-    with pytest.raises(AndonError, match="nothing yet"):
-        make().predict(Images(pictures(1)))
-    with pytest.raises(AndonError, match="nothing yet"):
-        make().state_dict()

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from andon._tools.seeds import step_generator
 from andon.methods.dsr import codebook as vqvae
 from andon.methods.dsr.codebook import DiscreteLatentModel, VectorQuantizer
-from andon.training.loop import step_generator
 
 FACTS = Path(__file__).parents[2] / "facts" / "checkpoints.json"
 

@@ -9,20 +9,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from andon.methods.dsr import networks as dsr
+from andon._tools.seeds import step_generator
+from andon.methods.dsr import anomalies
+from andon.methods.dsr.anomalies import LatentDraws, latent_anomalies, sample_codes
 from andon.methods.dsr.codebook import DiscreteLatentModel
 from andon.methods.dsr.networks import (
     AnomalyDetectionModule,
-    Encoding,
     ImageReconstructionNetwork,
-    LatentDraws,
     SubspaceRestrictionModule,
     UpsamplingModule,
-    encode,
-    latent_anomalies,
-    sample_codes,
 )
-from andon.training.loop import step_generator
+from andon.methods.dsr.subspaces import Encoding, encode
 
 CODES, SIDE = 40, 64
 SKIP = 0.05
@@ -128,11 +125,11 @@ def test_sampled_codes_lie_within_the_similarity_bound(
 ) -> None:
     generator = step_generator(seed, "codes")
     vectors, codebook = torch.randn((20, 6), generator=generator), torch.randn((n, 6), generator=generator)
-    original, dsr._ROWS = dsr._ROWS, block
+    original, anomalies._ROWS = anomalies._ROWS, block
     try:
         chosen = sample_codes(vectors, codebook, strength, torch.rand(20, generator=generator), skip)
     finally:
-        dsr._ROWS = original
+        anomalies._ROWS = original
     order = (vectors[:, None].double() - codebook.double()).square().sum(2).argsort(1)
     ranks = (order == chosen[:, None]).int().argmax(1)
     least = min(int(skip * n), n - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from andon.core import AndonError, ImageArray
+from andon._tools.seeds import step_generator
+from andon.core import AndonError, ConfigError, DetectorError, ImageArray, TrainingError, WeightsError
 from andon.data.images import Images
 from andon.data.transform import Transform
-from andon.methods import create_method
+from andon.methods import FitRun, create_method, load
+from andon.methods.efficientad import EfficientAd, EfficientAdConfig, EfficientAdDetector
 from andon.methods.efficientad import method as efficientad
-from andon.methods.efficientad.method import (
-    Autoencoder,
-    EfficientAd,
-    EfficientAdConfig,
-    colour_jitter,
-    hard_feature_loss,
-    on_grid,
-)
+from andon.methods.efficientad.augmentation import PenaltyImages, colour_jitter
+from andon.methods.efficientad.networks import Autoencoder, Networks, on_grid
 from andon.methods.efficientad.pdn import PDN, load_teacher, output_size
-from andon.training.loop import step_generator
+from andon.methods.efficientad.training import DescribedImages, EfficientAdStage, Split, hard_feature_loss
 
 SIDE = 64
 
@@ -62,7 +59,7 @@ def method(**options: Any) -> EfficientAd:
     return EfficientAd(EfficientAdConfig(**{**SMALL, **options}))
 
 
-def pictures(count: int = 5, seed: int = 0, blot: bool = False) -> list[ImageArray]:
+def images(count: int = 5, seed: int = 0, blot: bool = False) -> list[ImageArray]:
     """A disc that moves a little over stripes; with a bright blot where asked for."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -77,27 +74,49 @@ def pictures(count: int = 5, seed: int = 0, blot: bool = False) -> list[ImageArr
     return result
 
 
+def fit(method: EfficientAd, shown: list[ImageArray], **options: Any) -> EfficientAdDetector:
+    detector = method.fit(shown, **options)
+    assert isinstance(detector, EfficientAdDetector)
+    return detector
+
+
 @pytest.fixture(scope="module")
-def fitted() -> EfficientAd:
-    trained = method()
-    trained.fit(pictures())
-    return trained
+def fitted() -> EfficientAdDetector:
+    return fit(method(), images())
 
 
-def same_state(one: EfficientAd, other: EfficientAd) -> bool:
+def same_state(one: EfficientAdDetector, other: EfficientAdDetector) -> bool:
     a, b = one.state_dict(), other.state_dict()
     return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def training(trained: EfficientAd, count: int = 5) -> efficientad._Training:
-    return efficientad._Training(trained, trained._new_teacher(), Images(pictures(count)), 0, lambda *_: None)
+def split(config: EfficientAdConfig, count: int = 5) -> Split:
+    return Split.of(Images(images(count)), config, 0)
+
+
+def described(config: EfficientAdConfig) -> DescribedImages:
+    teacher = load_teacher(config.size, config.weights)[0]
+    return DescribedImages(teacher, split(config).train, config, torch.device("cpu"), lambda *_: None)
+
+
+def stage(config: EfficientAdConfig) -> EfficientAdStage:
+    penalty = None if config.penalty == "none" else PenaltyImages(config)
+    return EfficientAdStage(
+        config,
+        Networks.initialised(config, 384, 0),
+        described(config),
+        split(config).train,
+        penalty,
+        seed=0,
+        device=torch.device("cpu"),
+    )
 
 
 # The contract
 
 
-def test_scores_do_not_depend_on_batch_mates(fitted: EfficientAd) -> None:
-    batch = fitted.transform.normalise(np.stack(pictures(5, seed=1)))
+def test_scores_do_not_depend_on_batch_mates(fitted: EfficientAdDetector) -> None:
+    batch = fitted.transform.normalise(np.stack(images(5, seed=1)))
     together = fitted.predict_batch(batch)
     assert together.anomaly_maps is not None
     assert together.anomaly_maps.shape == (5, SIDE, SIDE)
@@ -108,57 +127,90 @@ def test_scores_do_not_depend_on_batch_mates(fitted: EfficientAd) -> None:
         np.testing.assert_allclose(alone.anomaly_maps, together.anomaly_maps[i : i + 1], rtol=1e-5, atol=1e-5)
 
 
-def test_same_seed_same_result_and_another_seed_another(fitted: EfficientAd) -> None:
+def test_same_seed_same_result_and_another_seed_another(fitted: EfficientAdDetector) -> None:
     before = torch.get_rng_state()
-    again, other = method(), method()
-    again.fit(pictures())
-    assert same_state(fitted, again)
+    assert same_state(fitted, fit(method(), images()))
     assert torch.equal(before, torch.get_rng_state())
-    other.fit(pictures(), seed=1)
-    assert not same_state(fitted, other)
+    assert not same_state(fitted, fit(method(), images(), seed=1))
+
+
+OF_FEATURES = {"teacher": "andon-features", "layers": ("cells",), "weights": "embedded", "steps": 1, "penalty": "none"}
+
+
+@pytest.fixture(scope="module")
+def of_features() -> EfficientAdDetector:
+    """A detector whose teacher is an extractor."""
+    return fit(method(**OF_FEATURES), images(3))
 
 
 @pytest.mark.parametrize("teacher", ["pdn", "andon-features"])
-def test_state_round_trip_is_exact(teacher: str, fitted: EfficientAd) -> None:
-    options: dict[str, Any] = {}
-    if teacher == "andon-features":
-        options = {"teacher": teacher, "layers": ("cells",), "weights": "embedded", "steps": 1, "penalty": "none"}
-        fitted = method(**options)
-        report = fitted.fit(pictures(3))
-        assert any("adapted" in note for note in report.notes)
-    restored = method(**options)
-    restored.load_state_dict({name: tensor.clone() for name, tensor in fitted.state_dict().items()})
-    assert same_state(fitted, restored)
-    one, other = fitted.predict(pictures(2, seed=2)), restored.predict(pictures(2, seed=2))
-    np.testing.assert_array_equal(one.anomaly_maps, other.anomaly_maps)
-    np.testing.assert_array_equal(one.image_scores, other.image_scores)
+def test_state_and_file_round_trips_are_exact(
+    teacher: str, fitted: EfficientAdDetector, of_features: EfficientAdDetector, tmp_path: Path
+) -> None:
+    detector = fitted if teacher == "pdn" else of_features
+    assert any("adapted" in note for note in detector.report.notes) == (teacher != "pdn")
+    state = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    detector.save(tmp_path / "detector")
+    expected = detector.predict(images(2, seed=2))
+    for again in (detector.method.restore(state, detector.report), load(tmp_path / "detector")):
+        assert isinstance(again, EfficientAdDetector)
+        assert same_state(detector, again)
+        found = again.predict(images(2, seed=2))
+        np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
+        np.testing.assert_array_equal(found.image_scores, expected.image_scores)
 
 
-def test_wrong_states_are_refused_by_name(fitted: EfficientAd) -> None:
+def test_what_is_loaded_needs_no_teacher_from_elsewhere(
+    fitted: EfficientAdDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_there(*_: Any) -> Any:
+        raise AssertionError("weights are looked for")
+
+    monkeypatch.setattr(efficientad, "load_teacher", not_there)
+    again = method(weights="imagenet").restore(fitted.state_dict(), fitted.report)
+    np.testing.assert_array_equal(again.predict(images(1)).image_scores, fitted.predict(images(1)).image_scores)
+
+
+def test_wrong_states_are_refused_by_name(fitted: EfficientAdDetector, of_features: EfficientAdDetector) -> None:
     name, state = "student.conv1.bias", fitted.state_dict()
-    with pytest.raises(AndonError, match=f"lacks the tensor {name}"):
-        method().load_state_dict({n: t for n, t in state.items() if n != name})
-    with pytest.raises(AndonError, match=rf"tensor {name} of the saved state is \[3\], not \[8\]"):
-        method().load_state_dict({**state, name: torch.zeros(3)})
-    with pytest.raises(AndonError, match="unknown tensor extra"):
-        method().load_state_dict({**state, "extra": torch.zeros(3)})
-    with pytest.raises(AndonError, match="other weights than 'random:1'"):
-        method(weights="random:1").load_state_dict(state)
-    with pytest.raises(AndonError, match="std and quantiles"):
-        method().load_state_dict({**state, "std": torch.zeros(384)})
+
+    def refused(changed: Mapping[str, torch.Tensor], message: str) -> None:
+        with pytest.raises(DetectorError, match=message):
+            fitted.method.restore(changed, fitted.report)
+
+    refused({n: t for n, t in state.items() if n != name}, f"lacks the tensor {name}")
+    refused({**state, name: torch.zeros(3)}, rf"tensor {name} of the saved state is \[3\], not \[8\]")
+    refused({**state, "extra": torch.zeros(3)}, "unknown tensor extra")
+    refused({**state, "teacher.conv1.bias": torch.full((128,), torch.nan)}, "teacher.conv1.bias .* not finite")
+    refused({**state, "quantiles": torch.zeros((2, 2), dtype=torch.float64)}, "std and quantiles")
+    state = of_features.state_dict()
+    for changed, report, message in (
+        ({**state, "teacher.std": torch.zeros(32)}, of_features.report, "std and quantiles"),
+        (state, replace(of_features.report, weights=()), "which weights its teacher had"),
+        ({**state, "teacher.extractor.projection": torch.zeros(3)}, of_features.report, "extractor"),
+    ):
+        with pytest.raises(DetectorError, match=message):
+            of_features.method.restore(changed, report)
+
+
+@pytest.mark.parametrize("teacher", ["pdn", "andon-features"])
+def test_detectors_can_be_exported(teacher: str, fitted: EfficientAdDetector, of_features: EfficientAdDetector) -> None:
+    detector = fitted if teacher == "pdn" else of_features
+    batch = detector.transform.normalise(np.stack(images(1, seed=1)))
+    exported = torch.export.export(detector, (batch,)).module()
+    for found, expected in zip(exported(batch), detector(batch), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
-    with pytest.raises(AndonError, match="learned nothing yet"):
-        method().predict(pictures(1))
-    with pytest.raises(AndonError, match="learned nothing yet"):
-        method().state_dict()
-    with pytest.raises(AndonError, match="no images"):
+    with pytest.raises(TrainingError, match="no images"):
         method().fit([])
     with pytest.raises(AndonError, match="no such folder"):
-        method(penalty=str(tmp_path / "nowhere")).fit(pictures())
-    with pytest.raises(AndonError, match="no file"):
-        method(weights=str(tmp_path / "teacher.pth")).fit(pictures())
+        method(penalty=str(tmp_path / "nowhere")).fit(images())
+    with pytest.raises(WeightsError, match="no file"):
+        method(weights=str(tmp_path / "teacher.pth")).fit(images())
+    with pytest.raises(TrainingError, match="the same everywhere"):
+        method(penalty="none").fit([np.full((SIDE, SIDE, 3), 90, np.uint8)] * 3)
     for options, message in (
         ({"layers": ["cells"]}, "layers must"),
         ({"teacher": "andon-features"}, "layers must"),
@@ -166,13 +218,12 @@ def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
         ({"transform": {"size": (63, 64)}}, "at least 64"),
         ({"quantiles": (0.9, 0.9)}, "smaller first"),
     ):
-        with pytest.raises(AndonError, match=message):
+        with pytest.raises(ConfigError, match=message):
             create_method("efficientad", options)
 
 
 def test_report_tells_losses_stages_weights_and_what_was_shortened() -> None:
-    trained = method(steps=30, budget=0.1)
-    report = trained.fit(pictures())
+    report = method(steps=30, budget=0.1).fit(images()).report
     assert report.n_train == 5
     assert list(report.seconds) == ["teacher", "training", "normalisation"]
     assert set(report.curves) == {"hard features", "penalty", "autoencoder", "student-autoencoder", "loss"}
@@ -186,11 +237,11 @@ def test_report_tells_losses_stages_weights_and_what_was_shortened() -> None:
 
 @pytest.mark.parametrize("killed_at", [0, 3, 5])
 def test_a_killed_training_ends_where_it_would_have_ended(
-    killed_at: int, fitted: EfficientAd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed_at: int, fitted: EfficientAdDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five steps: killed in the middle of one, or (5) while the maps are normalised."""
     steps = 0
-    losses = efficientad._Training.losses
+    losses = EfficientAdStage.losses
 
     def counted(self: Any, *arguments: Any) -> Any:
         nonlocal steps
@@ -204,16 +255,11 @@ def test_a_killed_training_ends_where_it_would_have_ended(
         if stage == "normalisation" and killed_at == 5 and steps < 1000:
             raise KeyboardInterrupt
 
-    def with_checkpoints() -> EfficientAd:
-        trained = method()
-        trained.checkpoints, trained.checkpoint_seconds = tmp_path, 0
-        return trained
-
-    monkeypatch.setattr(efficientad._Training, "losses", counted)
+    monkeypatch.setattr(EfficientAdStage, "losses", counted)
+    kept: dict[str, Any] = {"checkpoints": tmp_path, "checkpoint_seconds": 0}
     with pytest.raises(KeyboardInterrupt):
-        with_checkpoints().fit(pictures(), progress=killed_progress)
-    resumed = with_checkpoints()
-    resumed.fit(pictures())
+        method().fit(images(), run=FitRun(progress=killed_progress, **kept))
+    resumed = fit(method(), images(), run=FitRun(**kept))
     assert steps == (5 if killed_at == 5 else 1000 + 5), "a step that was done is not done again"
     assert same_state(fitted, resumed)
 
@@ -223,11 +269,12 @@ def test_a_killed_training_ends_where_it_would_have_ended(
 
 def test_losses_fall_and_a_blot_is_found_where_it_is() -> None:
     trained = method(steps=120, train_batch_size=1, student_width=0.12, autoencoder_width=8, learning_rate=3e-3)
-    curves = trained.fit(pictures(10)).curves
+    detector = trained.fit(images(10))
+    curves = detector.report.curves
     for loss in ("hard features", "autoencoder"):
         values = [value for _, value in curves[loss]]
         assert np.mean(values[-10:]) < 0.7 * np.mean(values[:10]), loss
-    good, bad = trained.predict(pictures(6, seed=5)), trained.predict(pictures(6, seed=5, blot=True))
+    good, bad = detector.predict(images(6, seed=5)), detector.predict(images(6, seed=5, blot=True))
     assert bad.image_scores.min() > good.image_scores.max()
     assert bad.anomaly_maps is not None
     for found in bad.anomaly_maps:
@@ -245,7 +292,7 @@ def test_learning_rate_decays_at_the_given_part(monkeypatch: pytest.MonkeyPatch)
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
-    method(steps=20, penalty="none").fit(pictures(3))
+    method(steps=20, penalty="none").fit(images(3))
     assert seen == pytest.approx([2e-3] * 19 + [2e-4])
 
 
@@ -256,25 +303,25 @@ def test_paper_is_the_default_and_presets_are_valid() -> None:
     assert (paper.quantiles, paper.latent, paper.train_batch_size) == ((0.9, 0.995), 64, 1)
     study = create_method("efficientad", preset="study").config
     assert (study.size, study.epochs, study.validation_share) == ("medium", 250, 0.05)
-    assert create_method("efficientad", preset="released-code").config.decay == 1
+    released = create_method("efficientad", preset="released-code").config
+    # StepLR(0.95 · 250) stepped once an epoch: the learning rate falls at epoch 237, by the paper's factor.
+    assert released == study.model_copy(update={"size": "small", "decay_at": 0.948})
+    assert released.decay == paper.decay
     assert create_method("efficientad", preset="embedded").config.weights == "embedded"
 
 
 def test_epochs_are_counted_in_trained_images() -> None:
-    report = method(epochs=4, train_batch_size=1, penalty="none").fit(pictures(5))
-    assert report.curves["loss"][-1][0] == 4 * 3
+    detector = method(epochs=4, train_batch_size=1, penalty="none").fit(images(5))
+    assert detector.report.curves["loss"][-1][0] == 4 * 3
 
 
 def test_one_pass_over_all_images_gives_the_losses_of_three() -> None:
     """The formulas of algorithm 1, computed plainly: three student passes, all channels, teacher not merged."""
-    trained = method(dropout=0.0)
-    run = training(trained)
+    run = stage(method(dropout=0.0).config)
     plain = made("small", "random")[0]
-    mean, std = run._teacher_statistics()
-    networks = trained._new_networks(384)
-    networks.initialise(0)
+    mean, std, networks = run.described.mean, run.described.std, run.networks
     batch = run.batch(0)
-    losses = run.losses(networks, batch)
+    losses = run.losses(batch)
 
     def teacher(x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = (plain(x) - mean[:, None, None]) / std[:, None, None]
@@ -303,52 +350,48 @@ def test_one_pass_over_all_images_gives_the_losses_of_three() -> None:
 
 @pytest.mark.parametrize("limit", [1.0, 2.0 * 384 * 64 * 4 / 2**30, 0.0])
 def test_teacher_statistics_and_outputs_whatever_is_kept(limit: float) -> None:
-    run = training(method(memory_limit=limit))
+    config = method(memory_limit=limit).config
+    train, transform = split(config).train, config.transform
     plain = made("small", "random")[0]
-    batch = run.transform.normalise(np.stack([run.train_images.resized(i, run.transform) for i in range(3)]))
+    batch = transform.normalise(np.stack([train.resized(i, transform) for i in range(3)]))
     raw = plain(batch).double()
-    mean, std = run._teacher_statistics()
-    torch.testing.assert_close(mean, raw.mean((0, 2, 3)).float(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(std, raw.transpose(0, 1).flatten(1).std(1, correction=0).float(), rtol=1e-5, atol=1e-6)
-    assert len(run.known) == {1.0: 3, 0.0: 0}.get(limit, len(run.known))
-    expected = (raw - raw.mean((0, 2, 3), keepdim=True)) / raw.transpose(0, 1).flatten(1).std(1, correction=0)[
-        :, None, None
-    ]
+    std, mean = torch.std_mean(raw, (0, 2, 3), correction=0)
+    known = described(config)
+    torch.testing.assert_close(known.mean, mean.float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(known.std, std.float(), rtol=1e-5, atol=1e-6)
+    assert len(known.kept) == {1.0: 3, 0.0: 0}.get(limit, 2)
+    expected = (raw - mean[:, None, None]) / std[:, None, None]
     chosen = torch.tensor([2, 0])
-    torch.testing.assert_close(run._described(chosen, batch[chosen]), expected[chosen].float(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(known(chosen, batch[chosen]), expected[chosen].float(), rtol=1e-3, atol=1e-4)
 
 
-def test_held_out_images_are_not_trained_on_and_normalise_the_maps(fitted: EfficientAd) -> None:
-    run = training(method())
-    trained_on = {run.train_images.fingerprint(i) for i in range(len(run.train_images))}
-    held_out = {run.validation.fingerprint(i) for i in range(len(run.validation))}
-    assert (len(trained_on), len(held_out)) == (3, 2)
+def test_held_out_images_are_not_trained_on_and_normalise_the_maps(fitted: EfficientAdDetector) -> None:
+    train, validation, overlaps = split(method().config)
+    trained_on = {train.fingerprint(i) for i in range(len(train))}
+    held_out = {validation.fingerprint(i) for i in range(len(validation))}
+    assert (len(trained_on), len(held_out), overlaps) == (3, 2, False)
     assert not trained_on & held_out
     batch = fitted.transform.normalise(
-        np.stack([run.validation.resized(i, fitted.transform) for i in range(len(run.validation))])
+        np.stack([validation.resized(i, fitted.transform) for i in range(len(validation))])
     )
-    maps = fitted._coarse_maps(batch).double().numpy()
+    maps = fitted.coarse_maps(batch).double().numpy()
     expected = [[np.quantile(maps[:, k], q) for q in (0.9, 0.995)] for k in range(2)]
-    np.testing.assert_allclose(fitted.state_dict()["quantiles"].numpy(), expected, rtol=1e-5)
-    everything = training(method(extra_normalisation=True))
-    assert len(everything.validation) == 5
-    assert len(everything.train_images) == 3
-    alone = training(method(), count=1)
-    assert len(alone.validation) == len(alone.train_images) == 1
+    np.testing.assert_allclose(fitted.quantiles.numpy(), expected, rtol=1e-5)
+    everything = split(method(extra_normalisation=True).config)
+    assert (len(everything.train), len(everything.validation), everything.overlaps) == (3, 5, True)
+    alone = split(method().config, count=1)
+    assert (len(alone.train), len(alone.validation), alone.overlaps) == (1, 1, True)
 
 
-def test_map_is_normalised_averaged_padded_and_enlarged(fitted: EfficientAd) -> None:
-    batch = fitted.transform.normalise(np.stack(pictures(2, seed=3)))
-    maps = fitted._coarse_maps(batch)
-    quantiles = fitted.state_dict()["quantiles"].numpy()
+def test_map_is_normalised_averaged_padded_and_enlarged(fitted: EfficientAdDetector) -> None:
+    batch = fitted.transform.normalise(np.stack(images(2, seed=3)))
+    maps = fitted.coarse_maps(batch)
+    quantiles = fitted.quantiles.numpy()
     scaled = np.mean(
         [0.1 * (maps[:, k].double().numpy() - low) / (high - low) for k, (low, high) in enumerate(quantiles)], axis=0
     )
-    found = fitted.predict_batch(batch)
     for padding, mode in (("zeros", "constant"), ("edge", "edge")):
-        other = method(map_padding=padding)
-        other.load_state_dict(fitted.state_dict())
-        found = other.predict_batch(batch)
+        found = method(map_padding=padding).restore(fitted.state_dict(), fitted.report).predict_batch(batch)
         padded = np.pad(scaled, ((0, 0), (4, 4), (4, 4)), mode=mode)  # type: ignore[call-overload]
         expected = F.interpolate(torch.from_numpy(padded)[:, None], (SIDE, SIDE), mode="bilinear")[:, 0].numpy()
         np.testing.assert_allclose(found.anomaly_maps, expected, rtol=1e-4, atol=1e-5)
@@ -391,22 +434,22 @@ def test_colour_jitter_against_opencv_and_closed_forms() -> None:
 
 
 def test_batches_are_functions_of_the_step_and_the_jittered_image_is_the_same_image() -> None:
-    run, again = training(method()), training(method())
+    run, again = stage(method().config), stage(method().config)
     batch = run.batch(7)
     for one, other in zip(batch, again.batch(7), strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(batch.augmented, batch.images)
-    still = training(method(jitter=0.0)).batch(7)
+    still = stage(method(jitter=0.0).config).batch(7)
     torch.testing.assert_close(still.augmented, still.images, rtol=1e-4, atol=1e-5)
 
 
 def test_penalty_images_are_centres_of_images_twice_as_large() -> None:
     config = method(penalty_grey=0.0, transform=Transform(size=(64, 96))).config
-    source = efficientad._PenaltyImages(config, 0)
+    source = PenaltyImages(config)
     crops = [source.image(number, np.random.default_rng(number)) for number in range(4)]
     whole = [source.source.image(i, 192)[64:128, 48:144] for i in range(3)]
     assert all(any(np.array_equal(crop, one) for one in whole) for crop in crops)
-    grey = efficientad._PenaltyImages(method(penalty_grey=1.0).config, 0).image(0, np.random.default_rng(0))
+    grey = PenaltyImages(method(penalty_grey=1.0).config).image(0, np.random.default_rng(0))
     assert (grey == grey[..., :1]).all()
 
 

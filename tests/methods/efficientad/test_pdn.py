@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from andon._tools.seeds import step_generator
 from andon.methods.efficientad.pdn import PDN, RECEPTIVE_FIELD, PDNSize, output_centres, output_size, pdn_state_dict
-from andon.training.loop import step_generator
 
 FACTS = Path(__file__).parents[2] / "facts" / "checkpoints.json"
 

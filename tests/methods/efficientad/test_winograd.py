@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from andon._tools.seeds import step_generator
 from andon.methods.efficientad import winograd
-from andon.training.loop import step_generator
 
 
 @pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (2, 4), (3, 4)])

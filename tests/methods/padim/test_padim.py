@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,18 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
 
-from andon.core import AndonError, Prediction
+import andon
+from andon.core import AndonError, DetectorError
 from andon.data.transform import Transform
 from andon.features import create_extractor
-from andon.methods import create_method
-from andon.methods.padim.method import Padim, StreamingGaussian, whitening
+from andon.methods import Detector, create_method
+from andon.methods.padim import Padim
+from andon.methods.padim.gaussians import StreamingGaussian, whitening
 
 SMALL: dict[str, Any] = {"weights": "random", "transform": {"size": (64, 80)}, "n_channels": 20}
 
 
-def pictures(n: int, seed: int) -> list[np.ndarray[Any, Any]]:
+def noise_images(n: int, seed: int) -> list[np.ndarray[Any, Any]]:
     """Smooth random images on a common ground, so that positions have statistics worth learning."""
     rng = np.random.default_rng(seed)
     ground = np.random.default_rng(999).uniform(60, 190, (50, 60, 3))
@@ -74,11 +77,12 @@ def literal(
 
 @pytest.mark.parametrize("n_train", [1, 3, 40])
 def test_equals_the_literal_implementation(n_train: int) -> None:
-    train, test = pictures(n_train, 0), pictures(3, 1)
+    train, test = noise_images(n_train, 0), noise_images(3, 1)
     method = make()
-    report = method.fit(train, seed=5)
-    found = method.predict(test)
-    scores, maps = literal(train, test, method.state_dict()["channels"].numpy(), method.transform)
+    detector = method.fit(train, seed=5)
+    report = detector.report
+    found = detector.predict(test)
+    scores, maps = literal(train, test, detector.state_dict()["channels"].numpy(), detector.transform)
     assert found.anomaly_maps is not None
     np.testing.assert_allclose(found.anomaly_maps, maps, rtol=1e-3)
     np.testing.assert_allclose(found.image_scores, scores, rtol=1e-3)
@@ -119,34 +123,27 @@ def test_whitening_is_the_inverse_of_the_cholesky_factor(d: int) -> None:
 def test_a_matrix_that_is_not_positive_definite_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StreamingGaussian, "covariance_", lambda self, epsilon: -torch.ones_like(self.scatter))
     with pytest.raises(AndonError, match="raise the option 'epsilon'"):
-        make().fit(pictures(2, 0))
+        make().fit(noise_images(2, 0))
 
 
 def test_scores_do_not_depend_on_batch_mates_nor_on_the_batch_size() -> None:
-    train, test = pictures(37, 0), pictures(5, 1)
-    results: list[Prediction] = []
-    for batch_size in (1, 4, 32, 64):
-        method = make(batch_size=batch_size)
-        method.fit(train)
-        results.append(method.predict(test))
+    train, test = noise_images(37, 0), noise_images(5, 1)
+    results = [make(batch_size=batch_size).fit(train).predict(test) for batch_size in (1, 4, 32, 64)]
     for other in results[1:]:
         np.testing.assert_allclose(other.image_scores, results[0].image_scores, rtol=1e-4)
         np.testing.assert_allclose(other.anomaly_maps, results[0].anomaly_maps, rtol=1e-3)  # type: ignore[arg-type]
-    method = make()
-    method.fit(train)
-    among_strangers = method.predict([test[0], *pictures(7, 9), np.zeros((50, 60, 3), np.uint8)])
-    np.testing.assert_allclose(among_strangers.image_scores[0], method.predict([test[0]]).image_scores[0], rtol=1e-5)
+    detector = make().fit(train)
+    among_strangers = detector.predict([test[0], *noise_images(7, 9), np.zeros((50, 60, 3), np.uint8)])
+    np.testing.assert_allclose(among_strangers.image_scores[0], detector.predict([test[0]]).image_scores[0], rtol=1e-5)
 
 
 def test_seed_chooses_the_channels_and_the_same_seed_gives_the_same_result() -> None:
-    train, test = pictures(4, 0), pictures(2, 1)
+    train, test = noise_images(4, 0), noise_images(2, 1)
     state = torch.get_rng_state()
-    methods = [make(), make(), make()]
-    for method, seed in zip(methods, (3, 3, 4), strict=True):
-        method.fit(train, seed=seed)
-    first, same, other = (m.predict(test).anomaly_maps for m in methods)
+    detectors = [make().fit(train, seed=seed) for seed in (3, 3, 4)]
+    first, same, other = (d.predict(test).anomaly_maps for d in detectors)
     np.testing.assert_array_equal(first, same)
-    assert not torch.equal(methods[0].state_dict()["channels"], methods[2].state_dict()["channels"])
+    assert not torch.equal(detectors[0].state_dict()["channels"], detectors[2].state_dict()["channels"])
     assert not np.array_equal(first, other)  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), state), "the global generator was touched"
 
@@ -156,22 +153,20 @@ def test_seed_chooses_the_channels_and_the_same_seed_gives_the_same_result() -> 
     [({"size": (64, 96)}, (0, 0, 1, 1)), ({"size": (80, 80), "crop": (40, 60)}, (0.25, 0.125, 0.75, 0.875))],
 )
 def test_other_sizes_and_crops(transform: dict[str, Any], region: tuple[float, ...]) -> None:
-    method = make(transform=transform)
-    method.fit(pictures(3, 0))
-    found = method.predict(pictures(2, 1))
+    detector = make(transform=transform).fit(noise_images(3, 0))
+    found = detector.predict(noise_images(2, 1))
     assert found.anomaly_maps is not None
-    assert found.anomaly_maps.shape == (2, *method.transform.output_size)
+    assert found.anomaly_maps.shape == (2, *detector.transform.output_size)
     assert (found.region.top, found.region.left, found.region.bottom, found.region.right) == region
     np.testing.assert_array_equal(found.image_scores, found.anomaly_maps.max((1, 2)))
 
 
 def test_a_defect_is_found_where_it_is() -> None:
-    method = make()
-    method.fit(pictures(60, 0))
-    good, bad = pictures(2, 1)
+    detector = make().fit(noise_images(60, 0))
+    good, bad = noise_images(2, 1)
     bad = bad.copy()
     bad[26:38, 14:28] = np.where(np.indices((12, 14)).sum(0)[..., None] % 4 < 2, 20, 235)
-    found = method.predict([good, bad])
+    found = detector.predict([good, bad])
     assert found.image_scores[1] > 2 * found.image_scores[0]
     assert found.anomaly_maps is not None
     row, column = np.unravel_index(found.anomaly_maps[1].argmax(), (64, 80))
@@ -180,13 +175,11 @@ def test_a_defect_is_found_where_it_is() -> None:
 
 
 def test_layers_may_be_any_stages_with_the_finest_first() -> None:
-    method = make(layers=("layer2",), n_channels=None)
-    method.fit(pictures(2, 0))
-    assert method.state_dict()["grid"].tolist() == [8, 10]
-    assert len(method.state_dict()["channels"]) == 100
-    method = make(layers=("layer1",), n_channels=None)
-    method.fit(pictures(2, 0))
-    assert len(method.state_dict()["channels"]) == 64, "all where there are fewer than the paper's number"
+    state = make(layers=("layer2",), n_channels=None).fit(noise_images(2, 0)).state_dict()
+    assert state["grid"].tolist() == [8, 10]
+    assert len(state["channels"]) == 100
+    state = make(layers=("layer1",), n_channels=None).fit(noise_images(2, 0)).state_dict()
+    assert len(state["channels"]) == 64, "all where there are fewer than the paper's number"
 
 
 def test_defaults_are_the_papers() -> None:
@@ -195,77 +188,65 @@ def test_defaults_are_the_papers() -> None:
     assert config["layers"] == ("layer1", "layer2", "layer3")
     assert (config["epsilon"], config["sigma"]) == (0.01, 4.0)
     assert config["transform"] == {"size": (256, 256), "crop": None, "normalisation": "imagenet"}
-    assert make(n_channels=None)._n_channels() == 100
+    assert make(n_channels=None)._n_channels(448) == 100
 
 
-def test_state_round_trip_gives_identical_predictions() -> None:
-    train, test = pictures(4, 0), pictures(2, 1)
-    method, other = make(), make()
-    method.fit(train, seed=2)
-    state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-    assert state["whitening"].shape == (320, 210), "lower triangles only"
-    other.load_state_dict(state)
-    expected, found = method.predict(test), other.predict(test)
-    np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
-    np.testing.assert_array_equal(found.image_scores, expected.image_scores)
+@pytest.fixture(scope="module")
+def fitted() -> Detector:
+    return make().fit(noise_images(4, 0), seed=2)
 
 
-def test_a_wrong_state_is_refused_and_changes_nothing() -> None:
-    test = pictures(1, 1)
-    method = make()
-    method.fit(pictures(3, 0))
-    before = method.predict(test).image_scores
-    good = method.state_dict()
+def test_state_and_file_give_identical_predictions(fitted: Detector, tmp_path: Path) -> None:
+    test = noise_images(2, 1)
+    fitted.save(tmp_path / "padim.safetensors")
+    expected = fitted.predict(test)
+    for other in (make().restore(fitted.state_dict(), fitted.report), andon.load(tmp_path / "padim.safetensors")):
+        found = other.predict(test)
+        np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
+        np.testing.assert_array_equal(found.image_scores, expected.image_scores)
+        assert other.report == fitted.report
+        assert other.method.describe() == fitted.method.describe()
+
+
+def test_a_wrong_state_is_refused_by_name(fitted: Detector) -> None:
+    good = fitted.state_dict()
 
     def refused(message: str, **changes: torch.Tensor | None) -> None:
         state = {n: t for n, t in {**good, **changes}.items() if t is not None}
-        with pytest.raises(AndonError, match=f"padim: .*{message}"):
-            method.load_state_dict(state)
+        with pytest.raises(DetectorError, match=f"padim: .*{message}"):
+            make().restore(state, fitted.report)
 
     refused("lacks the tensor mean", mean=None)
     refused("unknown tensor more", more=torch.zeros(1))
-    refused(r"mean .* is \[320, 19\], not \[positions, 20\]", mean=good["mean"][:, :19])
-    refused(r"whitening .* is \[319, 210\], not \[320, 210\]", whitening=good["whitening"][:319])
+    refused(r"mean .* is \[320, 19\], not \[320, 20\]", mean=good["mean"][:, :19])
+    refused(r"whitening .* is \[319, 20, 20\], not \[320, 20, 20\]", whitening=good["whitening"][:319])
+    refused(r"mean .* is \[\]", mean=torch.tensor(1.0))
     refused("mean .* torch.float64", mean=good["mean"].double())
     refused("whitening .* not finite", whitening=torch.full_like(good["whitening"], torch.nan))
     refused("channels .* ascend", channels=good["channels"].flip(0))
     refused("channels .* ascend", channels=good["channels"] + 448)
     refused("grid .* is 3 × 4", grid=torch.tensor([3, 4]))
-    np.testing.assert_array_equal(method.predict(test).image_scores, before)
 
 
-def test_before_fit_without_images_and_impossible_options() -> None:
-    method = make()
-    with pytest.raises(AndonError, match="before fit"):
-        method.predict(pictures(1, 0))
-    with pytest.raises(AndonError, match="fit first"):
-        method.state_dict()
+def test_without_images_and_impossible_options() -> None:
     with pytest.raises(AndonError, match="no images"):
-        method.fit([])
+        make().fit([])
     with pytest.raises(AndonError, match=r"option 'n_channels' is 449.*only 448 channels"):
-        make(n_channels=449).fit(pictures(1, 0))
+        make(n_channels=449).fit(noise_images(1, 0))
     with pytest.raises(AndonError, match="no stage 'layer7'"):
-        make(layers=("layer7",)).fit(pictures(1, 0))
+        make(layers=("layer7",)).fit(noise_images(1, 0))
     for option, value in (("epsilon", 0), ("sigma", -1), ("n_channels", 0), ("layers", ())):
         with pytest.raises(AndonError, match=f"option '{option}'"):
             make(**{option: value})
 
 
-def test_another_input_size_than_learned_is_refused() -> None:
-    method = make()
-    method.fit(pictures(2, 0))
+def test_another_input_size_than_learned_is_refused(fitted: Detector) -> None:
     with pytest.raises(AndonError, match=r"8 × 8 positions, it has learned 16 × 20"):
-        method.predict_batch(torch.zeros(1, 3, 32, 32))
+        fitted.predict_batch(torch.zeros(1, 3, 32, 32))
 
 
-def test_a_failed_fit_does_not_pass_for_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = make()
-
-    def broken(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(StreamingGaussian, "update", broken)
-    with pytest.raises(KeyboardInterrupt):
-        method.fit(pictures(2, 0))
-    with pytest.raises(AndonError, match="before fit"):
-        method.predict(pictures(1, 0))
+def test_can_be_exported(fitted: Detector) -> None:
+    batch = fitted.transform.normalise(np.stack([fitted.transform.resize(i) for i in noise_images(1, 3)]))
+    exported = torch.export.export(fitted, (batch,)).module()
+    for found, expected in zip(exported(batch), fitted(batch), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

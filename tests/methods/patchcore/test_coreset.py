@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.random_projection import SparseRandomProjection
+from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 
 from andon.methods.patchcore import coreset as _coreset
 from andon.methods.patchcore.coreset import StreamingCoreset, greedy_k_centre, projection_matrix, to_fixed_point
@@ -183,13 +183,19 @@ def test_features_that_are_not_finite() -> None:
         to_fixed_point(torch.zeros(3, 2, dtype=torch.float64))
 
 
-def test_projection_is_scikit_learns() -> None:
-    reference = SparseRandomProjection("auto", eps=0.9, random_state=5, dense_output=True)
-    points = np.random.default_rng(0).normal(size=(1000, 400)).astype(np.float32)
-    expected = reference.fit_transform(points)
-    matrix = projection_matrix(1000, 400, eps=0.9, seed=5)
+# Of 17 features often none is taken, of 10,000 often so few (at most 1 %) that scikit-learn draws them otherwise.
+@pytest.mark.parametrize(
+    ("n_samples", "n_features", "eps"),
+    [(2, 18, 0.99), (1000, 400, 0.9), (50, 1536, 0.5), (102_400, 1536, 0.9), (1000, 10_000, 0.9)],
+)
+@pytest.mark.parametrize("seed", [0, 5, 6])
+def test_projection_is_scikit_learns_bit_for_bit(n_samples: int, n_features: int, eps: float, seed: int) -> None:
+    n_components = int(johnson_lindenstrauss_min_dim(n_samples, eps=eps))
+    reference = SparseRandomProjection(n_components, random_state=seed)
+    expected = reference.fit(np.zeros((1, n_features), np.float32)).components_.toarray().T
+    matrix = projection_matrix(n_samples, n_features, eps=eps, seed=seed)
     assert matrix is not None
-    np.testing.assert_allclose(points @ matrix.numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(matrix.numpy(), expected.astype(np.float32))
 
 
 def test_projection_dimension_of_the_study() -> None:

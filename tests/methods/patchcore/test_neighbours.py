@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from andon.methods.patchcore.neighbours import MemoryBank, embed
+from andon.methods.patchcore.embedding import embed
+from andon.methods.patchcore.neighbours import MemoryBank
 
 
 def make_parts(seed: int, shapes: list[tuple[int, int, int]], batch: int = 2) -> list[torch.Tensor]:
@@ -101,14 +102,14 @@ def test_neighbours_are_scikit_learns() -> None:
     reference = NearestNeighbors(n_neighbors=9).fit(features.numpy())
     expected = reference.kneighbors(features[:20].numpy(), return_distance=False)
     for index in range(20):
-        assert bank.neighbours(index, 9).tolist() == expected[index].tolist()
+        assert bank.neighbours(torch.tensor([index]), 9).tolist() == expected[index].tolist()
 
 
 def test_a_memory_comes_first_among_its_neighbours_even_beside_its_doubles() -> None:
     features = torch.randn(30, 8, generator=torch.Generator().manual_seed(7)).repeat(20, 1)
     bank = MemoryBank.of(features)
     for index in (0, 123, 599):
-        around = bank.neighbours(index, 9)
+        around = bank.neighbours(torch.tensor([index]), 9)
         assert around[0] == index
         assert len(around.unique()) == 9
         assert (around % 30 == index % 30).all()
@@ -116,7 +117,7 @@ def test_a_memory_comes_first_among_its_neighbours_even_beside_its_doubles() -> 
 
 def test_fewer_memories_than_neighbours() -> None:
     bank = MemoryBank.of(torch.eye(3))
-    assert sorted(bank.neighbours(1, 9).tolist()) == [0, 1, 2]
+    assert sorted(bank.neighbours(torch.tensor([1]), 9).tolist()) == [0, 1, 2]
 
 
 def test_shapes_that_do_not_fit() -> None:

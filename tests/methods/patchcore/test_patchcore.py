@@ -15,13 +15,13 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from sklearn.random_projection import SparseRandomProjection
 
-from andon.core import AndonError, FloatArray, ImageArray, Region
-from andon.data.cache import ArrayCache
-from andon.data.images import Images
-from andon.data.transform import Transform
-from andon.methods import create_method
-from andon.methods.patchcore.method import Patchcore, PatchcoreConfig, reweighted
-from andon.methods.patchcore.neighbours import embed
+from andon.core import ConfigError, DetectorError, FloatArray, ImageArray, Region, TrainingError
+from andon.data import ArrayCache, Images, Transform
+from andon.features import Extractor
+from andon.methods import Method, create_method, load
+from andon.methods.patchcore import Patchcore, PatchcoreConfig, PatchcoreDetector
+from andon.methods.patchcore.embedding import embed, patch_parts
+from andon.methods.patchcore.method import reweighted
 from andon.weights import WeightsRecord
 
 from .test_coreset import textbook
@@ -34,7 +34,7 @@ RESNET = {
 }
 
 
-class Pyramid:
+class Pyramid(Extractor):
     """A frozen extractor small enough to reason about: 4-pixel cells with means and contrasts, and cells of 8."""
 
     fingerprint = "pyramid"
@@ -43,19 +43,17 @@ class Pyramid:
     weights = WeightsRecord("pyramid", "embedded", "none", "")
 
     def __init__(self) -> None:
-        self.pictures = 0
+        super().__init__()
+        self.seen = 0
 
-    def to(self, device: torch.device | str) -> Pyramid:
-        return self
-
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        self.pictures += len(batch)
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.seen += len(batch)
         mean = F.avg_pool2d(batch, 4)
         square = F.avg_pool2d(batch.square(), 4)
         return torch.cat([mean, square - mean.square()], dim=1), F.avg_pool2d(batch, 8)
 
 
-def pictures(n: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[ImageArray]:
+def good_images(n: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[ImageArray]:
     """Blurred noise on a gradient that is the same in all."""
     rng = np.random.default_rng(seed)
     noise = gaussian_filter(rng.normal(size=(n, *size, 3)), (0, 2, 2, 0)) * 120
@@ -66,13 +64,26 @@ def pictures(n: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[Im
 def small(**options: Any) -> tuple[Patchcore, Pyramid]:
     method = create_method("patchcore", {"transform": {"size": (64, 64)}, "sigma": 0, **options})
     assert isinstance(method, Patchcore)
-    method._extractor = extractor = Pyramid()
+    method.extractor = extractor = Pyramid()
     return method, extractor
 
 
-def bank_of(method: Patchcore) -> FloatArray:
-    state = method.state_dict()
-    return (state["bank"] + state["mean"]).numpy()
+def learned(method: Method[Any], images: Images | list[ImageArray], seed: int = 0) -> PatchcoreDetector:
+    detector = method.fit(images, seed=seed)
+    assert isinstance(detector, PatchcoreDetector)
+    return detector
+
+
+def small_learned(images: Images | list[ImageArray], seed: int = 0, **options: Any) -> PatchcoreDetector:
+    return learned(small(**options)[0], images, seed)
+
+
+def resnet_learned(images: Images | list[ImageArray], seed: int = 0, **options: Any) -> PatchcoreDetector:
+    return learned(create_method("patchcore", RESNET, **options), images, seed)
+
+
+def bank_of(detector: PatchcoreDetector) -> FloatArray:
+    return (detector.bank.centred + detector.bank.mean).numpy()
 
 
 # Section 3.1: patch features.
@@ -97,14 +108,14 @@ def test_pooled_embedding_is_the_published_codes(pretrain_dim: int, target_dim: 
     features = (torch.randn(2, 12, 8, 10, generator=rng), torch.randn(2, 24, 4, 5, generator=rng))
     method, _ = small(embedding="pooled", pretrain_dim=pretrain_dim, target_dim=target_dim)
     expected = published_embedding(features, pretrain_dim, target_dim)
-    torch.testing.assert_close(embed(method.parts(features)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embed(patch_parts(method.config, features)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_concatenated_embedding_averages_neighbourhoods_with_zero_padding() -> None:
     rng = torch.Generator().manual_seed(1)
     fine, coarse = torch.randn(1, 2, 4, 6, generator=rng), torch.randn(1, 3, 2, 3, generator=rng)
     method, _ = small()
-    rows = embed(method.parts((fine, coarse))).view(4, 6, 5)
+    rows = embed(patch_parts(method.config, (fine, coarse))).view(4, 6, 5)
     torch.testing.assert_close(rows[1, 2, :2], fine[0, :, 0:3, 1:4].mean((1, 2)))
     torch.testing.assert_close(rows[0, 0, :2], fine[0, :, :2, :2].sum((1, 2)) / 9)
     # The fine position (1, 1) lies at (1/4, 1/4) between the centres of the coarse cells (0, 0) and (1, 1).
@@ -117,13 +128,12 @@ def test_concatenated_embedding_averages_neighbourhoods_with_zero_padding() -> N
     "layers", [("layer2", "layer3"), ("layer3", "layer2"), ("layer1",), ("layer1", "layer2", "layer3")]
 )
 def test_layers_in_any_order_and_number(layers: tuple[str, ...]) -> None:
-    method = create_method("patchcore", RESNET, layers=layers, coreset="none")
-    train = pictures(2)
-    method.fit(train)
-    prediction = method.predict(train)
+    train = good_images(2)
+    detector = resnet_learned(train, layers=layers, coreset="none")
+    prediction = detector.predict(train)
     # A bank of every patch holds the training images' own: their distances are zero up to rounding.
     assert prediction.anomaly_maps is not None
-    scale = float(method.state_dict()["bank"].norm(dim=1).mean())
+    scale = float(detector.bank.centred.norm(dim=1).mean())
     assert prediction.anomaly_maps.max() < 1e-3 * scale
 
 
@@ -131,19 +141,18 @@ def test_layers_in_any_order_and_number(layers: tuple[str, ...]) -> None:
 
 
 def test_bank_is_the_textbook_coreset_of_scikit_learns_projection() -> None:
-    method = create_method("patchcore", RESNET, projection_eps=0.99)
-    assert isinstance(method, Patchcore)
-    train = pictures(9)
-    report = method.fit(train, seed=4)
-    batch = method.transform.normalise(np.stack(train))
-    rows = torch.cat([embed(method.parts(method.extractor(b))) for b in batch.split(3)])
+    train = good_images(9)
+    detector = resnet_learned(train, seed=4, projection_eps=0.99)
+    report = detector.report
+    batch = detector.transform.normalise(np.stack(train))
+    rows = torch.cat([embed(detector.parts(detector.extractor(b))) for b in batch.split(3)])
     assert rows.shape == (9 * 64, 384)
     projection = SparseRandomProjection("auto", eps=0.99, random_state=4, dense_output=True).fit(rows.numpy())
     matrix = torch.from_numpy(projection.components_.toarray().T).float()
     start = int(torch.randint(576, (1,), generator=torch.Generator().manual_seed(4)))
     projected = torch.cat([part @ matrix for part in rows.split(3 * 64)])
     picks, radii = textbook(projected, 57, start)
-    np.testing.assert_allclose(bank_of(method), rows[picks].numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bank_of(detector), rows[picks].numpy(), rtol=1e-4, atol=1e-5)
     (note,) = report.notes
     assert note == (
         f"coreset: 57 of 576 patches, greedy k-centre on a projection from 384 to {matrix.shape[1]} dimensions, "
@@ -155,31 +164,24 @@ def test_bank_is_the_textbook_coreset_of_scikit_learns_projection() -> None:
 
 
 def test_same_seed_same_bank_and_another_seed_another() -> None:
-    states = []
-    for seed in (1, 1, 2):
-        method, _ = small()
-        method.fit(pictures(4), seed=seed)
-        states.append(method.state_dict()["bank"])
-    assert torch.equal(states[0], states[1])
-    assert not torch.equal(states[0], states[2])
+    banks = [small_learned(good_images(4), seed=seed).bank.centred for seed in (1, 1, 2)]
+    assert torch.equal(banks[0], banks[1])
+    assert not torch.equal(banks[0], banks[2])
 
 
 def test_global_random_state_is_neither_used_nor_changed() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    method, _ = small(coreset="random")
-    method.fit(pictures(2), seed=1)
+    small_learned(good_images(2), seed=1, coreset="random")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_random_coreset_keeps_patches_of_the_training_images() -> None:
-    everything, _ = small(coreset="none")
-    everything.fit(pictures(5))
-    some, _ = small(coreset="random", coreset_size=100, batch_size=2)
-    report = some.fit(pictures(5), seed=3)
+    everything = small_learned(good_images(5), coreset="none")
+    some = small_learned(good_images(5), seed=3, coreset="random", coreset_size=100, batch_size=2)
     chosen = torch.randperm(5 * 256, generator=torch.Generator().manual_seed(3))[:100]
     np.testing.assert_allclose(bank_of(some), bank_of(everything)[chosen.numpy()], rtol=1e-5, atol=1e-6)
-    assert report.notes == ("coreset: 100 of 1,280 patches at random",)
+    assert some.report.notes == ("coreset: 100 of 1,280 patches at random",)
 
 
 def test_sizes() -> None:
@@ -191,18 +193,15 @@ def test_sizes() -> None:
         ({"coreset_size": 7, "coreset_ratio": 0.9}, 7),
         ({"coreset": "none", "coreset_size": 7}, 512),
     ):
-        method, _ = small(**options)
-        method.fit(pictures(2))
-        assert len(method.bank) == expected
+        assert len(small_learned(good_images(2), **options).bank) == expected
 
 
 def test_equal_images_give_no_duplicates_in_the_bank() -> None:
-    method, _ = small(coreset_ratio=0.5)
-    report = method.fit(pictures(1) * 4)
-    assert len(method.bank) <= 256
-    assert len(np.unique(bank_of(method), axis=0)) == len(method.bank)
-    assert "512 were asked for, but there are only" in report.notes[-1]
-    assert method.predict(pictures(1)).image_scores[0] == pytest.approx(0, abs=1e-4)
+    detector = small_learned(good_images(1) * 4, coreset_ratio=0.5)
+    assert len(detector.bank) <= 256
+    assert len(np.unique(bank_of(detector), axis=0)) == len(detector.bank)
+    assert "512 were asked for, but there are only" in detector.report.notes[-1]
+    assert detector.predict(good_images(1)).image_scores[0] == pytest.approx(0, abs=1e-4)
 
 
 def gib(n_bytes: float) -> float:
@@ -211,34 +210,29 @@ def gib(n_bytes: float) -> float:
 
 def test_without_room_for_embeddings_a_second_pass_gives_the_same_bank() -> None:
     # 9 × 64 patches: 576·4·384 bytes of embeddings do not fit, 576·(4·P + 28) of projections do.
-    plenty = create_method("patchcore", RESNET, projection_eps=0.99)
-    plenty.fit(pictures(9), seed=1)
-    tight = create_method("patchcore", RESNET, projection_eps=0.99, memory_limit=gib(900_000))
-    report = tight.fit(pictures(9), seed=1)
-    assert any("second pass" in note for note in report.notes)
-    assert not any("not exactly" in note for note in report.notes)
-    assert torch.equal(tight.state_dict()["bank"], plenty.state_dict()["bank"])
+    plenty = resnet_learned(good_images(9), seed=1, projection_eps=0.99)
+    tight = resnet_learned(good_images(9), seed=1, projection_eps=0.99, memory_limit=gib(900_000))
+    assert any("second pass" in note for note in tight.report.notes)
+    assert not any("not exactly" in note for note in tight.report.notes)
+    assert torch.equal(tight.bank.centred, plenty.bank.centred)
 
 
 def test_the_second_pass_reads_the_feature_cache(tmp_path: Path) -> None:
     # 6·256 patches of 9 channels, not projected: 36 bytes for the points, 28 for the selection, 36 for the embeddings.
     method, extractor = small(coreset_size=50, memory_limit=gib(1536 * 80 + 50 * 144))
-    report = method.fit(Images(pictures(6), cache=ArrayCache(tmp_path)))
+    report = method.fit(Images(good_images(6), cache=ArrayCache(tmp_path))).report
     assert any("second pass" in note for note in report.notes)
-    assert extractor.pictures == 6
+    assert extractor.seen == 6
 
 
 def test_where_not_even_projections_fit_they_are_thinned_and_the_report_says_so() -> None:
-    exact, _ = small(coreset_size=40)
-    exact.fit(pictures(8), seed=2)
-    method, _ = small(coreset_size=40, memory_limit=gib(40 * 144 + 600 * 136))
-    report = method.fit(pictures(8), seed=2)
-    assert len(method.bank) == 40
-    assert any("not exactly greedy, as at most 600 of 2,048 patches" in note for note in report.notes)
-    rows = torch.cat(
-        [embed(method.parts(method.extractor(b))) for b in method.transform.normalise(np.stack(pictures(8))).split(1)]
-    )
-    radius = cdist(rows, bank_of(method)).min(axis=1).max()
+    exact = small_learned(good_images(8), seed=2, coreset_size=40)
+    thinned = small_learned(good_images(8), seed=2, coreset_size=40, memory_limit=gib(40 * 144 + 600 * 136))
+    assert len(thinned.bank) == 40
+    assert any("not exactly greedy, as at most 600 of 2,048 patches" in note for note in thinned.report.notes)
+    batch = thinned.transform.normalise(np.stack(good_images(8)))
+    rows = torch.cat([embed(thinned.parts(thinned.extractor(one))) for one in batch.split(1)])
+    radius = cdist(rows, bank_of(thinned)).min(axis=1).max()
     assert radius <= 1.5 * cdist(rows, bank_of(exact)).min(axis=1).max()
 
 
@@ -252,25 +246,24 @@ def test_where_not_even_projections_fit_they_are_thinned_and_the_report_says_so(
 )
 def test_what_cannot_fit_is_refused_before_it_is_tried(options: dict[str, Any], limit: int, message: str) -> None:
     method, extractor = small(**options, memory_limit=gib(limit), batch_size=1)
-    with pytest.raises(AndonError, match=message):
-        method.fit(pictures(4))
-    assert extractor.pictures == 1
+    with pytest.raises(ConfigError, match=message):
+        method.fit(good_images(4))
+    assert extractor.seen == 1
 
 
 # Section 3.3: scores.
 
 
 def test_scores_and_maps_are_the_literal_ones() -> None:
-    method = create_method("patchcore", RESNET, coreset_ratio=0.2, transform={"size": (72, 96), "crop": (64, 80)})
-    assert isinstance(method, Patchcore)
-    method.fit(pictures(4, (72, 96)), seed=1)
-    test = pictures(3, (72, 96), seed=9)
-    prediction = method.predict(test)
+    transform = {"size": (72, 96), "crop": (64, 80)}
+    detector = resnet_learned(good_images(4, (72, 96)), seed=1, coreset_ratio=0.2, transform=transform)
+    test = good_images(3, (72, 96), seed=9)
+    prediction = detector.predict(test)
 
-    bank = bank_of(method).astype(np.float64)
+    bank = bank_of(detector).astype(np.float64)
     among_bank = cdist(bank, bank)
-    batch = method.transform.normalise(np.stack([method.transform.resize(t) for t in test]))
-    features = method.extractor(batch)
+    batch = detector.transform.normalise(np.stack([detector.transform.resize(t) for t in test]))
+    features = detector.extractor(batch)
     averaged = [F.avg_pool2d(f, 3, 1, 1) for f in features]
     coarse = F.interpolate(averaged[1], size=averaged[0].shape[-2:], mode="bilinear", align_corners=False)
     embedding = torch.cat([averaged[0], coarse], dim=1)
@@ -291,14 +284,13 @@ def test_scores_and_maps_are_the_literal_ones() -> None:
 
 
 def test_other_image_scores() -> None:
-    test = pictures(2, seed=9)
+    test = good_images(2, seed=9)
     predictions = {}
     for score in ("max", "mean_top_k", "reweighted"):
-        method, _ = small(image_score=score, top_k=5)
-        method.fit(pictures(4))
-        predictions[score] = method.predict(test).image_scores
-        with torch.no_grad():
-            distances = method.bank.nearest(method.parts(Pyramid()(method.transform.normalise(np.stack(test)))))[0]
+        detector = small_learned(good_images(4), image_score=score, top_k=5)
+        predictions[score] = detector.predict(test).image_scores
+        features = detector.extractor(detector.transform.normalise(np.stack(test)))
+        distances = detector.bank.nearest(detector.parts(features))[0]
     np.testing.assert_allclose(predictions["max"], distances.amax(1), rtol=1e-6)
     np.testing.assert_allclose(predictions["mean_top_k"], distances.sort(dim=1).values[:, -5:].mean(1), rtol=1e-6)
     assert (predictions["reweighted"] < predictions["max"]).all()
@@ -321,23 +313,20 @@ def test_reweighting_does_not_overflow_nor_cancel() -> None:
 
 def test_one_neighbour_or_one_memory_gives_the_plain_maximum() -> None:
     for options in ({"n_neighbours": 1}, {"coreset_size": 1}):
-        method, _ = small(**options)
-        method.fit(pictures(3))
-        plain, _ = small(**options, image_score="max")
-        plain.fit(pictures(3))
-        test = pictures(2, seed=5)
+        detector = small_learned(good_images(3), **options)
+        plain = small_learned(good_images(3), **options, image_score="max")
+        test = good_images(2, seed=5)
         expected = plain.predict(test).image_scores
         assert (expected > 0).all()
-        np.testing.assert_array_equal(method.predict(test).image_scores, expected)
+        np.testing.assert_array_equal(detector.predict(test).image_scores, expected)
 
 
 def test_an_image_scores_the_same_in_any_batch() -> None:
-    method = create_method("patchcore", RESNET)
-    method.fit(pictures(4))
-    test = pictures(5, seed=3)
-    together = method.predict(test)
+    detector = resnet_learned(good_images(4))
+    test = good_images(5, seed=3)
+    together = detector.predict(test)
     strange = [np.full((64, 64, 3), 255, np.uint8), test[2], np.zeros((64, 64, 3), np.uint8)]
-    among_others, alone = method.predict(strange), method.predict([test[2]])
+    among_others, alone = detector.predict(strange), detector.predict([test[2]])
     assert together.anomaly_maps is not None
     for other, i in ((among_others, 1), (alone, 0)):
         assert other.anomaly_maps is not None
@@ -347,11 +336,10 @@ def test_an_image_scores_the_same_in_any_batch() -> None:
 
 @pytest.mark.parametrize("crop", [None, (64, 64)])
 def test_a_defect_is_found_where_it_is(crop: tuple[int, int] | None) -> None:
-    method, _ = small(transform={"size": (80, 96), "crop": crop}, sigma=2)
-    method.fit(pictures(6, (160, 192)))
-    broken = pictures(1, (160, 192), seed=7)[0].copy()
+    detector = small_learned(good_images(6, (160, 192)), transform={"size": (80, 96), "crop": crop}, sigma=2)
+    broken = good_images(1, (160, 192), seed=7)[0].copy()
     broken[100:116, 120:136] = (255, 0, 0)
-    prediction = method.predict([broken])
+    prediction = detector.predict([broken])
     region = prediction.region
     assert region == (Region() if crop is None else Region(8 / 80, 16 / 96, 72 / 80, 80 / 96))
     assert prediction.anomaly_maps is not None
@@ -362,7 +350,7 @@ def test_a_defect_is_found_where_it_is(crop: tuple[int, int] | None) -> None:
     x = region.left + (column + 0.5) / anomaly_map.shape[1] * (region.right - region.left)
     assert y * 160 == pytest.approx(108, abs=6)
     assert x * 192 == pytest.approx(128, abs=6)
-    good = method.predict(pictures(4, (160, 192), seed=8))
+    good = detector.predict(good_images(4, (160, 192), seed=8))
     assert prediction.image_scores[0] > 2 * good.image_scores.max()
 
 
@@ -377,59 +365,69 @@ def test_study_defaults() -> None:
 # What can go wrong.
 
 
-def test_state_round_trip() -> None:
-    method = create_method("patchcore", RESNET)
-    method.fit(pictures(3))
-    again = create_method("patchcore", RESNET)
-    again.load_state_dict(method.state_dict())
-    test = pictures(2, seed=4)
-    first, second = method.predict(test), again.predict(test)
-    np.testing.assert_array_equal(first.image_scores, second.image_scores)
-    assert first.anomaly_maps is not None
-    assert second.anomaly_maps is not None
-    np.testing.assert_array_equal(first.anomaly_maps, second.anomaly_maps)
+def test_a_saved_detector_gives_the_same_scores(tmp_path: Path) -> None:
+    detector = resnet_learned(good_images(3))
+    restored = detector.method.restore(detector.state_dict(), detector.report)
+    detector.save(tmp_path / "patchcore.andon")
+    test = good_images(2, seed=4)
+    expected = detector.predict(test)
+    assert expected.anomaly_maps is not None
+    for again in (restored, load(tmp_path / "patchcore.andon")):
+        found = again.predict(test)
+        np.testing.assert_array_equal(found.image_scores, expected.image_scores)
+        assert found.anomaly_maps is not None
+        np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bank": None}, "lacks the tensor bank"),
-        ({"mean": None}, "lacks the tensor mean"),
+        ({"bank.centred": None}, "lacks the tensor bank.centred"),
+        ({"bank.mean": None}, "lacks the tensor bank.mean"),
         ({"more": torch.zeros(1)}, "unknown tensor more"),
-        ({"bank": torch.zeros(5, 8)}, r"tensor bank .*\[5, 8\], not "),
-        ({"bank": torch.zeros(0, 9)}, r"tensor bank .*\[0, 9\]"),
-        ({"bank": torch.zeros(5, 9).double()}, "tensor bank .* is torch.float64"),
-        ({"bank": torch.full((5, 9), torch.nan)}, "bank .* not finite"),
-        ({"mean": torch.zeros(1, 9)}, r"tensor mean .*\[1, 9\], not \[9\]"),
+        ({"bank.centred": torch.zeros(5, 8)}, r"tensor bank.centred .*\[5, 8\], not "),
+        ({"bank.centred": torch.zeros(0, 384)}, r"tensor bank.centred .*\[0, 384\]"),
+        ({"bank.centred": torch.zeros(())}, r"tensor bank.centred .*\[\], not \[1, 384\]"),
+        ({"bank.centred": torch.zeros(5, 384).double()}, "tensor bank.centred .* is torch.float64"),
+        ({"bank.centred": torch.full((5, 384), torch.nan)}, "bank.centred .* not finite"),
+        ({"bank.mean": torch.zeros(1, 384)}, r"tensor bank.mean .*\[1, 384\], not \[384\]"),
     ],
 )
 def test_states_that_do_not_fit(change: dict[str, torch.Tensor | None], message: str) -> None:
-    method, _ = small()
-    state = {"bank": torch.zeros(5, 9), "mean": torch.zeros(9), **change}
-    with pytest.raises(AndonError, match=message):
-        method.load_state_dict({name: tensor for name, tensor in state.items() if tensor is not None})
+    detector = resnet_learned(good_images(1))
+    state = {**detector.state_dict(), **change}
+    with pytest.raises(DetectorError, match=message):
+        detector.method.restore({n: tensor for n, tensor in state.items() if tensor is not None}, detector.report)
 
 
-def test_nothing_learned_and_nothing_to_learn_from() -> None:
-    method, _ = small()
-    for use in (lambda: method.predict(pictures(1)), method.state_dict):
-        with pytest.raises(AndonError, match="learned nothing yet"):
-            use()
-    with pytest.raises(AndonError, match="no images to learn from"):
-        method.fit([])
+@pytest.mark.parametrize("options", [{}, {"image_score": "mean_top_k"}, {"coreset": "none"}])
+def test_it_exports(options: dict[str, Any]) -> None:
+    """Also where more than one slice of the bank has a candidate for a patch: a bank of every patch, thrice."""
+    train = good_images(6) * 3 if options.get("coreset") else good_images(3)
+    detector = resnet_learned(train, layers=("layer1", "layer2"), **options)
+    batch = detector.transform.normalise(np.stack(train[:1] if options.get("coreset") else good_images(1, seed=2)))
+    program = torch.export.export(detector, (batch,))
+    scores, maps = program.module()(batch)
+    expected = detector(batch)
+    torch.testing.assert_close((scores, maps), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_nothing_to_learn_from() -> None:
+    with pytest.raises(TrainingError, match="no images to learn from"):
+        small()[0].fit([])
 
 
 def test_features_that_are_not_finite_name_the_image() -> None:
     class Broken(Pyramid):
-        def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            first, second = super().__call__(batch)
+        def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            first, second = super().forward(batch)
             first[2, 0, 3, 3] = torch.nan
             return first, second
 
     method, _ = small()
-    method._extractor = Broken()
-    with pytest.raises(AndonError, match="features of image 2 are not finite"):
-        method.fit(pictures(4))
+    method.extractor = Broken()
+    with pytest.raises(TrainingError, match="features of image 2 are not finite"):
+        method.fit(good_images(4))
 
 
 @pytest.mark.parametrize(
@@ -443,23 +441,21 @@ def test_features_that_are_not_finite_name_the_image() -> None:
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(AndonError, match=message):
+    with pytest.raises(ConfigError, match=message):
         create_method("patchcore", options)
 
 
 def test_one_image_is_enough() -> None:
-    method, _ = small()
-    report = method.fit(pictures(1))
-    assert report.n_train == 1
-    assert np.isfinite(method.predict(pictures(2, seed=1)).image_scores).all()
+    detector = small_learned(good_images(1))
+    assert detector.report.n_train == 1
+    assert np.isfinite(detector.predict(good_images(2, seed=1)).image_scores).all()
 
 
 def test_published_form_end_to_end() -> None:
-    method = create_method("patchcore", RESNET, embedding="pooled", pretrain_dim=64, target_dim=64, image_score="max")
-    method.fit(pictures(3))
-    assert isinstance(method, Patchcore)
-    assert method.state_dict()["bank"].shape == (19, 64)
-    test = pictures(2, seed=6)
-    features = method.extractor(method.transform.normalise(np.stack(test)))
-    expected = cdist(published_embedding(features, 64, 64).double(), bank_of(method)).min(axis=1).reshape(2, -1)
-    np.testing.assert_allclose(method.predict(test).image_scores, expected.max(axis=1), rtol=1e-4)
+    options = {"embedding": "pooled", "pretrain_dim": 64, "target_dim": 64, "image_score": "max"}
+    detector = resnet_learned(good_images(3), **options)
+    assert detector.bank.centred.shape == (19, 64)
+    test = good_images(2, seed=6)
+    features = detector.extractor(detector.transform.normalise(np.stack(test)))
+    expected = cdist(published_embedding(features, 64, 64).double(), bank_of(detector)).min(axis=1).reshape(2, -1)
+    np.testing.assert_allclose(detector.predict(test).image_scores, expected.max(axis=1), rtol=1e-4)

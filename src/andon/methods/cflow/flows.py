@@ -1,4 +1,4 @@
-"""Conditional normalising flows on vectors: affine coupling blocks, and their density at the positions of a grid.
+"""Conditional normalising flows on vectors: affine coupling blocks.
 
 A flow is an invertible map z = f(x; c) whose Jacobian determinant is cheap. With z standard normal it is a density:
 ``log p(x | c) = −(C/2)·log 2π − ½‖z‖² + log|det ∂z/∂x|``. A block leaves one half of the channels as it is and scales
@@ -21,7 +21,6 @@ __all__ = [
     "Clamping",
     "ConditionalFlow",
     "CouplingBlock",
-    "GridFlow",
     "Permutation",
     "positional_encoding",
     "random_rotation",
@@ -32,13 +31,11 @@ __all__ = [
 Clamping = Literal["tanh", "arctan"]
 Permutation = Literal["soft", "hard"]
 
-_SUBNET_SCALE = 0.1
+SUBNET_SCALE = 0.1
 """The networks' outputs are scaled by this: a fresh block is near to the identity, and large steps stay harmless."""
 _SCALE_SHARPNESS = 0.5
 _SCALE_UNIT = 0.1
 """The global scale is ``0.1·softplus(a)`` with the softplus ``2·log(1 + exp(a/2))``: positive, nearly linear in a."""
-_ROWS = 4096
-"""Vectors that go through a flow together at inference: enough for full speed, little memory."""
 
 
 def positional_encoding(dimensions: int, height: int, width: int) -> torch.Tensor:
@@ -107,7 +104,7 @@ class CouplingBlock(nn.Module):
         limit: α of the soft clamp.
         clamping: its form.
         permutation: "soft" for a random rotation R, "hard" for a random permutation.
-        generator: of the initial weights and of R.
+        generator: of the initial weights and of R; None for a block that a saved state is loaded into.
     """
 
     mixing: torch.Tensor
@@ -120,7 +117,7 @@ class CouplingBlock(nn.Module):
         limit: float,
         clamping: Clamping,
         permutation: Permutation,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.limit, self.clamping, self.permutation = limit, clamping, permutation
@@ -129,6 +126,8 @@ class CouplingBlock(nn.Module):
         hidden = 2 * inputs
 
         def uniform(*shape: int, fan_in: int) -> nn.Parameter:  # a linear layer's usual initialisation
+            if generator is None:
+                return nn.Parameter(torch.zeros(shape))
             return nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * fan_in**-0.5)
 
         self.weight_passive = uniform(hidden, self.passive, fan_in=inputs)
@@ -139,11 +138,12 @@ class CouplingBlock(nn.Module):
         unit = math.log(math.expm1(_SCALE_SHARPNESS / _SCALE_UNIT)) / _SCALE_SHARPNESS
         self.scale_parameter = nn.Parameter(torch.full((channels,), unit))
         self.offset = nn.Parameter(torch.zeros(channels))
-        mixing = (
-            random_rotation(channels, generator)
-            if permutation == "soft"
-            else torch.randperm(channels, generator=generator)
-        )
+        if generator is None:
+            mixing = torch.eye(channels) if permutation == "soft" else torch.arange(channels)
+        elif permutation == "soft":
+            mixing = random_rotation(channels, generator)
+        else:
+            mixing = torch.randperm(channels, generator=generator)
         self.register_buffer("mixing", mixing)
 
     @property
@@ -158,7 +158,7 @@ class CouplingBlock(nn.Module):
     def _coefficients(self, passive: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log scale and shift of the active half, ``[N, C//2]`` each."""
         hidden = F.relu(F.linear(passive, self.weight_passive) + self.condition_term(condition))
-        s, t = (_SUBNET_SCALE * F.linear(hidden, self.weight_out, self.bias_out)).chunk(2, dim=1)
+        s, t = (SUBNET_SCALE * F.linear(hidden, self.weight_out, self.bias_out)).chunk(2, dim=1)
         return soft_clamp(s, self.limit, self.clamping), t
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,7 +188,7 @@ class ConditionalFlow(nn.Module):
         channels, condition, limit, clamping, permutation: see ``CouplingBlock``.
         blocks: number of blocks.
         affine_input: whether there is a fixed affine map in front; the identity until ``set_input``.
-        generator: of all that is random in it.
+        generator: of all that is random in it; None for a flow that a saved state is loaded into.
     """
 
     input_mean: torch.Tensor
@@ -206,7 +206,7 @@ class ConditionalFlow(nn.Module):
         clamping: Clamping = "tanh",
         permutation: Permutation = "soft",
         affine_input: bool = False,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         if channels < 2 or blocks < 1:
@@ -261,81 +261,3 @@ class ConditionalFlow(nn.Module):
         """``log p(x | c)`` in nats, ``[N]``."""
         z, log_det = self.forward(x, condition)
         return standard_normal_log_density(z) + log_det
-
-
-class GridFlow:
-    """A trained flow at all positions of a grid at once, for inference.
-
-    Equal to ``ConditionalFlow.log_likelihood`` up to rounding: the conditions' part of each hidden layer is the same
-    for every image and computed once; constant factors, the global affine map and the rotation are one matrix;
-    everything else happens in place, thousands of vectors at a time.
-
-    Args:
-        flow: not changed, and not to be trained further.
-        encoding: conditions of the positions, ``[S, P]``.
-    """
-
-    @torch.no_grad()
-    def __init__(self, flow: ConditionalFlow, encoding: torch.Tensor) -> None:
-        self._positions = len(encoding)
-        self._affine = (flow.input_mean, flow.input_matrix) if flow.affine_input else None
-        self._constant = (float(flow.input_log_det) if flow.affine_input else 0.0) - 0.5 * flow.channels * math.log(
-            2 * math.pi
-        )
-        self._blocks: list[_GridBlock] = []
-        for block in flow.coupling_blocks():
-            self._blocks.append(_GridBlock(block, encoding))
-            self._constant += float(block.scale.double().log().sum())
-
-    @torch.no_grad()
-    def log_likelihood(self, features: torch.Tensor) -> torch.Tensor:
-        """float32 ``[B, C, h, w]`` with ``h·w = S`` to ``log p`` in nats, ``[B, h, w]``."""
-        batch, channels, height, width = features.shape
-        if height * width != self._positions:
-            raise ValueError(f"{height} × {width} positions, not {self._positions}")
-        result = features.new_empty((batch, self._positions))
-        together = max(1, _ROWS // self._positions)
-        for start in range(0, batch, together):
-            part = features[start : start + together]
-            x = features.new_empty((len(part), self._positions, channels))
-            x.copy_(part.flatten(2).transpose(1, 2))  # never a view: the blocks work in place
-            x = x.view(-1, channels)
-            if self._affine is not None:
-                mean, matrix = self._affine
-                x = x.sub_(mean) @ matrix
-            log_det = x.new_full((len(x),), self._constant)
-            for block in self._blocks:
-                x = block(x, log_det)
-            result[start : start + together] = log_det.sub_(x.square_().sum(dim=1), alpha=0.5).view(-1, self._positions)
-        return result.view(batch, height, width)
-
-
-class _GridBlock:
-    """A coupling block with its conditions."""
-
-    def __init__(self, block: CouplingBlock, encoding: torch.Tensor) -> None:
-        self.passive, self.active = block.passive, block.active
-        self.limit, self.clamping = block.limit, block.clamping
-        self.term = block.condition_term(encoding)
-        self.weight = block.weight_passive.T
-        self.weight_out = (_SUBNET_SCALE * block.weight_out).T.contiguous()
-        self.bias_out = _SUBNET_SCALE * block.bias_out
-        self.soft = block.permutation == "soft"
-        scale, offset = block.scale, block.offset
-        if self.soft:
-            self.matrix = (block.mixing * scale).T.contiguous()
-            self.bias = block.mixing @ offset
-        else:
-            self.order, self.scale, self.bias = block.mixing, scale[block.mixing], offset[block.mixing]
-
-    def __call__(self, x: torch.Tensor, log_det: torch.Tensor) -> torch.Tensor:
-        """x is used up; the coupling's part is added to ``log_det``."""
-        hidden = x[:, : self.passive] @ self.weight
-        hidden.view(-1, *self.term.shape).add_(self.term)
-        coefficients = torch.addmm(self.bias_out, hidden.relu_(), self.weight_out)
-        log_scale = soft_clamp(coefficients[:, : self.active], self.limit, self.clamping)
-        log_det.add_(log_scale.sum(dim=1))
-        x[:, self.passive :].mul_(log_scale.exp_()).add_(coefficients[:, self.active :])
-        if self.soft:
-            return torch.addmm(self.bias, x, self.matrix)
-        return x.index_select(1, self.order).mul_(self.scale).add_(self.bias)

@@ -13,7 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["DiscriminativeSubNetwork", "ReconstructiveSubNetwork"]
+from andon._tools.networks import default_weights
+from andon._tools.seeds import step_generator
+
+__all__ = ["DiscriminativeSubNetwork", "DraemNetworks", "ReconstructiveSubNetwork"]
 
 
 def _block(*channels: int) -> nn.Sequential:
@@ -125,3 +128,31 @@ class DiscriminativeSubNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.decoder_segment(self.encoder_segment(x)))
+
+
+class DraemNetworks(nn.Module):
+    """Both networks.
+
+    Args:
+        reconstructive_width, discriminative_width: channels of the first block of either.
+    """
+
+    def __init__(self, reconstructive_width: int, discriminative_width: int) -> None:
+        super().__init__()
+        self.reconstructive = ReconstructiveSubNetwork(reconstructive_width)
+        self.discriminative = DiscriminativeSubNetwork(discriminative_width)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The reconstruction ``[B, 3, H, W]``, and the probabilities of good and anomalous ``[B, 2, H, W]``."""
+        reconstruction = self.reconstructive(images)
+        logits = self.discriminative(torch.cat([reconstruction, images], dim=1))
+        return reconstruction, logits.float().softmax(1)
+
+    @torch.no_grad()
+    def initialise(self, seed: int, kind: str) -> None:
+        """Random weights from the seed, PyTorch's own; "normal": filters N(0, 0.02²), batch norms' factors
+        N(1, 0.02²)."""
+        default_weights(self, seed, normal=lambda name: kind == "normal")
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.BatchNorm2d) and kind == "normal":
+                nn.init.normal_(layer.weight, 1.0, 0.02, generator=step_generator(seed, "weights", name))

@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from andon.weights import WeightsRecord
-from andon.weights.initialisation import orthogonal_initialisation
-from andon.weights.resolution import find_part, load_into, random_seed, state_dict_sha256
+from andon._tools.networks import blank
+from andon.weights import WeightsRecord, find_part, load_into, random_seed, random_weights
 
 __all__ = [
     "CODES",
@@ -318,13 +317,10 @@ def load_discrete_latent_model(weights: str | Path) -> tuple[DiscreteLatentModel
     Raises:
         AndonError: weights not found, damaged, or of another network.
     """
-    with torch.random.fork_rng([]):  # what torch fills it with is overwritten; its generator is not ours to move
-        model = DiscreteLatentModel()
+    model = blank(lambda: DiscreteLatentModel())
     seed = random_seed(weights)
     if seed is not None:
-        orthogonal_initialisation(model, seed)
-        digest = state_dict_sha256(model.state_dict())
-        record = WeightsRecord(PART, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
+        record = random_weights(model, PART, seed)
     else:
         state, path, record = find_part(PART, weights)
         load_into(model, state, path)

@@ -18,10 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from andon._tools.networks import blank
 from andon.methods.efficientad import winograd
-from andon.weights import WeightsRecord
-from andon.weights.initialisation import orthogonal_initialisation
-from andon.weights.resolution import find_part, load_into, random_seed, state_dict_sha256
+from andon.weights import WeightsRecord, find_part, load_into, random_seed, random_weights
 
 __all__ = [
     "PDN",
@@ -132,10 +131,13 @@ class PDN(nn.Module):
 def _convolve(
     batch: torch.Tensor, layer: nn.Conv2d, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """``layer``, or with a part of its filters: by minimal filtering where that is faster."""
+    """``layer``, or with a part of its filters: by minimal filtering where that is faster.
+
+    What is exported or compiled gets the plain convolution: whoever runs it has fast ones of their own.
+    """
     if weight is None:
         weight, bias = layer.weight, layer.bias
-    if layer.padding == (0, 0) and winograd.worthwhile(batch, weight):
+    if not torch.compiler.is_compiling() and layer.padding == (0, 0) and winograd.worthwhile(batch, weight):
         filters = _frozen_filters(layer) if weight is layer.weight and not weight.requires_grad else None
         return winograd.convolution(batch, weight, bias, filters)
     return F.conv2d(batch, weight, bias, padding=layer.padding)
@@ -172,16 +174,13 @@ def load_teacher(size: PDNSize, weights: str | Path) -> tuple[PDN, WeightsRecord
             teacher comes with the package.
 
     Raises:
-        AndonError: weights not found, damaged, or of another network.
+        WeightsError: not found, damaged, or of another network.
     """
     part = f"efficientad_teacher_{size}"
-    with torch.random.fork_rng([]):  # what torch fills it with is overwritten; its generator is not ours to move
-        network = PDN(size)
+    network = blank(lambda: PDN(size))
     seed = random_seed(weights)
     if seed is not None:
-        orthogonal_initialisation(network, seed)
-        digest = state_dict_sha256(network.state_dict())
-        record = WeightsRecord(part, "random", f"orthogonal, seed {seed}", digest, pretrained=False)
+        record = random_weights(network, part, seed)
     else:
         state, path, record = find_part(part, weights, pdn_state_dict)
         load_into(network, state, path)

@@ -9,9 +9,9 @@ extractor and any images do.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple, Unpack
 
 import cv2
 import numpy as np
@@ -23,22 +23,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from andon._tools.files import written_atomically
-from andon.core import AndonError, ImageArray, ProgressCallback, no_progress
-from andon.data.transform import Transform
-from andon.features.base import FeatureExtractor
-from andon.features.extractor import create_extractor
+from andon._tools.networks import blank
+from andon.core import ImageArray, TrainingError
+from andon.data import Transform
+from andon.features import Extractor, create_extractor
 from andon.methods.efficientad.pdn import PDN, RECEPTIVE_FIELD, TEACHER_CHANNELS
-from andon.training.loop import train
-from andon.training.recipe import (
-    ImageStream,
-    PretrainReport,
-    Recipe,
-    checkpoint_of,
-    finished,
-    store_weights,
-    training_options,
-)
-from andon.weights.initialisation import orthogonal_initialisation
+from andon.training import PretrainOptions, PretrainReport, Recipe, RecipeRun, RecipeStage, run_recipe
+from andon.weights import orthogonal_initialisation
 
 __all__ = ["ChannelStatistics", "TeacherRecipe", "extractor_targets", "pretrain_teacher", "solve_last_layer"]
 
@@ -51,8 +42,6 @@ _OFFSET = (_GRID - _WHOLE) // 2
 """An output without padding is the one with padding 4 rows and columns further on; those are the 64×64 of the paper."""
 _NORMALISE = Transform(normalisation="imagenet")
 _STATISTICS_BATCH = 4
-_Batch = tuple[torch.Tensor, torch.Tensor, list[tuple[int, int]]]
-"""Images at 512×512, windows of them at half the size, and the windows' places on the grid of vectors."""
 
 
 class TeacherRecipe(Recipe):
@@ -73,6 +62,8 @@ class TeacherRecipe(Recipe):
             training as well, it was lost within a step of Adam.)
     """
 
+    name: ClassVar[str] = "efficientad-teacher"
+
     size: Literal["small", "medium"] = "small"
     extractor: str = "andon-features"
     layers: tuple[str, ...] | None = None
@@ -84,13 +75,22 @@ class TeacherRecipe(Recipe):
     window: int = Field(_WHOLE, ge=1, le=_WHOLE)
     closed_form: int = Field(0, ge=0)
 
-    def create_targets(self, device: torch.device) -> tuple[FeatureExtractor, Callable[[torch.Tensor], torch.Tensor]]:
-        """The extractor, and the function from images to targets (``extractor_targets``)."""
-        own = self.extractor == "andon-features"
-        layers = self.layers or (("cells",) if own else ("layer2", "layer3"))
-        extractor = create_extractor(self.extractor, layers, self.weights).to(device)
-        neighbourhood = self.neighbourhood or (1 if own else 3)
-        return extractor, lambda batch: extractor_targets(extractor, batch, neighbourhood=neighbourhood)
+    @property
+    def part(self) -> str:
+        return f"efficientad_teacher_{self.size}"
+
+    def create_extractor(self) -> Extractor:
+        """What is imitated."""
+        layers = self.layers or (("cells",) if self._designed else ("layer2", "layer3"))
+        return create_extractor(self.extractor, layers, self.weights)
+
+    def targets(self, extractor: Extractor, batch: torch.Tensor) -> torch.Tensor:
+        """``extractor_targets`` with this recipe's neighbourhood."""
+        return extractor_targets(extractor, batch, neighbourhood=self.neighbourhood or (1 if self._designed else 3))
+
+    @property
+    def _designed(self) -> bool:
+        return self.extractor == "andon-features"
 
 
 class ChannelStatistics(nn.Module):
@@ -110,7 +110,7 @@ class ChannelStatistics(nn.Module):
 
 @torch.no_grad()
 def extractor_targets(
-    extractor: FeatureExtractor, batch: torch.Tensor, channels: int = TEACHER_CHANNELS, neighbourhood: int = 3
+    extractor: Extractor, batch: torch.Tensor, channels: int = TEACHER_CHANNELS, neighbourhood: int = 3
 ) -> torch.Tensor:
     """What the network is to say: ``[B, 3, 512, 512]`` (ImageNet-normalised) to ``[B, channels, 64, 64]``.
 
@@ -133,46 +133,6 @@ def extractor_targets(
 
 def _halved(image: ImageArray) -> ImageArray:
     return np.asarray(cv2.resize(image, (_IMAGE // 2, _IMAGE // 2), interpolation=cv2.INTER_AREA))
-
-
-def _statistics(
-    recipe: TeacherRecipe,
-    stream: ImageStream,
-    fingerprint: str,
-    embed: Callable[[torch.Tensor], torch.Tensor],
-    output: Path,
-    device: torch.device,
-    progress: ProgressCallback,
-) -> ChannelStatistics:
-    """Two sums a channel over the images, in float64; kept beside the checkpoint for a resumption."""
-    path = checkpoint_of(output).with_suffix(".statistics")
-    identity = json.dumps([recipe.identity, fingerprint])
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("identity") == identity:
-                return ChannelStatistics(file.get_tensor("mean"), file.get_tensor("std")).to(device)
-    except (OSError, SafetensorError):
-        pass  # not there, or not whole: it is computed
-    count = recipe.statistics_images
-    total = torch.zeros(TEACHER_CHANNELS, dtype=torch.float64, device=device)
-    squares, seen = torch.zeros_like(total), 0
-    numbers = range(count) if stream.source.count is None else [i % stream.source.count for i in range(count)]
-    images = stream.images(list(numbers), _IMAGE)
-    for start in range(0, count, _STATISTICS_BATCH):
-        chosen = [next(images) for _ in range(min(_STATISTICS_BATCH, count - start))]
-        targets = embed(_NORMALISE.normalise(np.stack(chosen)).to(device)).double()
-        total += targets.sum((0, 2, 3))
-        squares += targets.square().sum((0, 2, 3))
-        seen += len(chosen) * _GRID * _GRID
-        progress("channel statistics", start + len(chosen), count)
-    mean = total / seen
-    deviation = (squares / seen - mean.square()).clamp_min(0).sqrt()
-    # A channel that never changes says nothing: it stays 0 rather than becoming rounding noise.
-    deviation = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.inf)
-    statistics = ChannelStatistics(mean.float(), deviation.float())
-    with written_atomically(path) as aside:
-        aside.write_bytes(save({"mean": statistics.mean.cpu(), "std": statistics.std.cpu()}, {"identity": identity}))
-    return statistics
 
 
 @torch.no_grad()
@@ -203,17 +163,131 @@ def solve_last_layer(network: PDN, pairs: Iterable[tuple[torch.Tensor, torch.Ten
     layer.bias.copy_(solution[-1])  # type: ignore[union-attr]
 
 
-def pretrain_teacher(
-    recipe: TeacherRecipe,
-    output: Path,
-    *,
-    device: torch.device | str = "cpu",
-    overwrite: bool = False,
-    half: bool = False,
-    checkpoint_seconds: float = 60.0,
-    progress: ProgressCallback = no_progress,
-) -> PretrainReport:
-    """Distils an extractor into a PDN and writes it to ``output`` (.safetensors); goes on where a killed run stopped.
+class _Batch(NamedTuple):
+    """Images float32 ``[B, 3, 512, 512]``, windows of them at half the size, the windows' places on the grid."""
+
+    large: torch.Tensor
+    small: torch.Tensor
+    places: list[tuple[int, int]]
+
+
+class _TeacherStage(RecipeStage[TeacherRecipe, _Batch]):
+    name = "distillation"
+    network: PDN
+
+    def __init__(self, run: RecipeRun[TeacherRecipe]) -> None:
+        self.extractor = run.recipe.create_extractor().to(run.device)
+        self.used = (self.extractor.weights,)
+        network = blank(lambda: PDN(run.recipe.size))
+        orthogonal_initialisation(network, run.recipe.seed)
+        super().__init__(run, network)
+        self.statistics = self._statistics()
+
+    @property
+    def identity(self) -> str:
+        return json.dumps([self.recipe.identity, self.extractor.fingerprint])
+
+    def _statistics(self) -> ChannelStatistics:
+        """Of the targets' channels; kept beside the checkpoint for a resumption."""
+        path = self.run.beside("statistics")
+        try:
+            with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("identity") == self.identity:
+                    return ChannelStatistics(file.get_tensor("mean"), file.get_tensor("std")).to(self.device)
+        except (OSError, SafetensorError):
+            pass  # not there, or not whole: it is computed
+        statistics = self._computed_statistics()
+        state = {name: tensor.cpu() for name, tensor in statistics.state_dict().items()}
+        with written_atomically(path) as aside:
+            aside.write_bytes(save(state, {"identity": self.identity}))
+        return statistics
+
+    def _computed_statistics(self) -> ChannelStatistics:
+        """Two sums a channel over the images, in float64."""
+        count, source = self.recipe.statistics_images, self.stream.source
+        total = torch.zeros(TEACHER_CHANNELS, dtype=torch.float64, device=self.device)
+        squares, seen = torch.zeros_like(total), 0
+        images = self.stream.images([i if source.count is None else i % source.count for i in range(count)], _IMAGE)
+        for start in range(0, count, _STATISTICS_BATCH):
+            chosen = [next(images) for _ in range(min(_STATISTICS_BATCH, count - start))]
+            batch = _NORMALISE.normalise(np.stack(chosen)).to(self.device)
+            targets = self.recipe.targets(self.extractor, batch).double()
+            total += targets.sum((0, 2, 3))
+            squares += targets.square().sum((0, 2, 3))
+            seen += len(chosen) * _GRID * _GRID
+            self.run.progress("channel statistics", start + len(chosen), count)
+        mean = total / seen
+        deviation = (squares / seen - mean.square()).clamp_min(0).sqrt()
+        # A channel that never changes says nothing: it stays 0 rather than becoming rounding noise.
+        deviation = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.inf)
+        return ChannelStatistics(mean.float(), deviation.float())
+
+    def batch(self, number: int) -> _Batch:
+        recipe, rng = self.recipe, self.stream.random(number, "teacher")
+        side = _STRIDE * (recipe.window - 1) + RECEPTIVE_FIELD
+        large, small, places = [], [], []
+        for image in self.stream.images(self.stream.indices(number), _IMAGE):
+            if rng.random() < recipe.grey:
+                image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+            row, column = (int(v) for v in rng.integers(0, _WHOLE - recipe.window + 1, 2))
+            y, x = _STRIDE * row, _STRIDE * column
+            large.append(image)
+            small.append(_halved(image)[y : y + side, x : x + side])
+            places.append((row, column))
+        return _Batch(_NORMALISE.normalise(np.stack(large)), _NORMALISE.normalise(np.stack(small)), places)
+
+    def targets(self, large: torch.Tensor) -> torch.Tensor:
+        """Normalised targets ``[B, C, 64, 64]``."""
+        with torch.autocast(self.device.type, enabled=False):
+            targets: torch.Tensor = self.statistics(self.recipe.targets(self.extractor, large))
+        return targets
+
+    def wanted(self, batch: _Batch) -> torch.Tensor:
+        """What the network shall say of the windows."""
+        window = self.recipe.window
+        return torch.stack(
+            [
+                target[:, r + _OFFSET : r + _OFFSET + window, c + _OFFSET : c + _OFFSET + window]
+                for target, (r, c) in zip(self.targets(batch.large), batch.places, strict=True)
+            ]
+        )
+
+    def losses(self, batch: _Batch) -> dict[str, torch.Tensor]:
+        return {"distillation": F.mse_loss(self.network(batch.small).float(), self.wanted(batch))}
+
+    def result(self) -> tuple[nn.Module, dict[str, float]]:
+        if self.recipe.closed_form:
+            solve_last_layer(self.network, self._pairs(-(-self.recipe.closed_form // self.recipe.batch_size)))
+        self.network.eval()
+        return self.network, self._figures() if self.stream.held_out else {}
+
+    def _pairs(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Windows and targets of ``count`` batches that no step has seen."""
+        for number in range(count):
+            large, small, places = self.batch(self.recipe.steps + number)
+            on_device = _Batch(large.to(self.device), small.to(self.device), places)
+            yield on_device.small, self.wanted(on_device)
+            self.run.progress("last layer", number + 1, count)
+
+    @torch.no_grad()
+    def _figures(self) -> dict[str, float]:
+        error = torch.zeros((), dtype=torch.float64, device=self.device)
+        power = torch.zeros_like(error)
+        whole = slice(_OFFSET, _OFFSET + _WHOLE)
+        for image in self.stream.images(self.stream.held_out, _IMAGE):
+            large = _NORMALISE.normalise(image[None]).to(self.device)
+            small = _NORMALISE.normalise(_halved(image)[None]).to(self.device)
+            wanted = self.targets(large)[..., whole, whole]
+            error += (self.network(small) - wanted).square().double().mean()
+            power += wanted.square().double().mean()
+        if not float(power):
+            name = self.stream.source.name
+            raise TrainingError(f"{name}: the extractor says the same of every image; choose other images")
+        return {"explained variance": 1 - float(error / power)}
+
+
+def pretrain_teacher(recipe: TeacherRecipe, output: Path, **options: Unpack[PretrainOptions]) -> PretrainReport:
+    """Distils an extractor into a PDN and writes it to ``output`` (.safetensors); see ``run_recipe``.
 
     Figures: "explained variance", 1 − mean squared error on held-out images (targets have variance 1), absent where
     none were held out.
@@ -223,108 +297,4 @@ def pretrain_teacher(
     Raises:
         AndonError: output exists, images or extractor not found, training that goes wrong.
     """
-    device = torch.device(device)
-    with finished(output, overwrite=overwrite):
-        stream = ImageStream(recipe)
-        extractor, embed = recipe.create_targets(device)
-        statistics = _statistics(recipe, stream, extractor.fingerprint, embed, output, device, progress)
-        with torch.random.fork_rng([]):  # what torch fills it with is overwritten; its generator is not ours to move
-            network = PDN(recipe.size)
-        orthogonal_initialisation(network, recipe.seed)
-        network.to(device).train()
-
-        side = _STRIDE * (recipe.window - 1) + RECEPTIVE_FIELD
-
-        def batches(step: int) -> _Batch:
-            rng = stream.random(step, "teacher")
-            large, small, places = [], [], []
-            for image in stream.images(stream.indices(step), _IMAGE):
-                if rng.random() < recipe.grey:
-                    image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-                row, column = (int(v) for v in rng.integers(0, _WHOLE - recipe.window + 1, 2))
-                y, x = _STRIDE * row, _STRIDE * column
-                large.append(image)
-                small.append(_halved(image)[y : y + side, x : x + side])
-                places.append((row, column))
-            return _NORMALISE.normalise(np.stack(large)), _NORMALISE.normalise(np.stack(small)), places
-
-        def wanted(batch: _Batch) -> torch.Tensor:
-            large, _, places = batch
-            with torch.autocast(device.type, enabled=False):
-                targets = statistics(embed(large))
-            return torch.stack(
-                [
-                    target[:, r + _OFFSET : r + _OFFSET + recipe.window, c + _OFFSET : c + _OFFSET + recipe.window]
-                    for target, (r, c) in zip(targets, places, strict=True)
-                ]
-            )
-
-        def step(number: int, batch: _Batch) -> dict[str, torch.Tensor]:
-            return {"distillation": F.mse_loss(network(batch[1]).float(), wanted(batch))}
-
-        def solve() -> None:
-            count = -(-recipe.closed_form // recipe.batch_size)
-
-            def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-                for number in range(count):
-                    large, small, places = batches(recipe.steps + number)  # none that a step sees
-                    yield small.to(device), wanted((large.to(device), small, places))
-                    progress("last layer", number + 1, count)
-
-            solve_last_layer(network, pairs())
-
-        report = train(
-            step,
-            batches,
-            steps=recipe.steps,
-            modules={"network": network},
-            optimiser=torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
-            schedule=recipe.rate,
-            seed=recipe.seed,
-            identity=json.dumps([recipe.identity, extractor.fingerprint]),
-            device=device,
-            options=training_options(output, checkpoint_seconds),
-            stage="distillation",
-            progress=progress,
-        )
-        if recipe.closed_form:
-            solve()
-        figures = _figures(stream, embed, statistics, network.eval(), device)
-        result = store_weights(
-            output,
-            network.state_dict(),
-            recipe,
-            name="efficientad-teacher",
-            part=f"efficientad_teacher_{recipe.size}",
-            source=stream.source,
-            training=report,
-            figures=figures,
-            used=(extractor.weights,),
-            half=half,
-        )
-        checkpoint_of(output).with_suffix(".statistics").unlink(missing_ok=True)
-    return result
-
-
-@torch.no_grad()
-def _figures(
-    stream: ImageStream,
-    embed: Callable[[torch.Tensor], torch.Tensor],
-    statistics: ChannelStatistics,
-    network: PDN,
-    device: torch.device,
-) -> dict[str, float]:
-    if not stream.held_out:
-        return {}
-    error = torch.zeros((), dtype=torch.float64, device=device)
-    power = torch.zeros_like(error)
-    whole = slice(_OFFSET, _OFFSET + _WHOLE)
-    for image in stream.images(stream.held_out, _IMAGE):
-        large = _NORMALISE.normalise(image[None]).to(device)
-        small = _NORMALISE.normalise(_halved(image)[None]).to(device)
-        wanted = statistics(embed(large))[..., whole, whole]
-        error += (network(small) - wanted).square().double().mean()
-        power += wanted.square().double().mean()
-    if not float(power):
-        raise AndonError(f"{stream.source.name}: the extractor says the same of every image; choose other images")
-    return {"explained variance": 1 - float(error / power)}
+    return run_recipe(recipe, output, _TeacherStage, **options)

@@ -1,5 +1,9 @@
-"""PaDiM: a patch distribution modelling framework for anomaly detection and localization."""
+"""PaDiM: a patch distribution modelling framework for anomaly detection and localization.
 
-from andon.methods.padim.method import Padim, PadimConfig
+Defard, Setkov, Loesch & Audigier, ICPR 2020 workshops (2021); arXiv 2011.08785.
+"""
 
-__all__ = ["Padim", "PadimConfig"]
+from andon.methods.padim.config import PadimConfig
+from andon.methods.padim.method import Padim, PadimDetector
+
+__all__ = ["Padim", "PadimConfig", "PadimDetector"]

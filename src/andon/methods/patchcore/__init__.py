@@ -1,5 +1,10 @@
-"""Patchcore: nearest neighbours of patch features in a coreset of those of good images."""
+"""Patchcore: nearest neighbours of patch features in a coreset of those of good images.
 
-from andon.methods.patchcore.method import Patchcore, PatchcoreConfig
+Roth, Pemula, Zepeda, Schölkopf, Brox & Gehler: Towards Total Recall in Industrial Anomaly Detection, CVPR 2022
+(arXiv 2106.08265).
+"""
 
-__all__ = ["Patchcore", "PatchcoreConfig"]
+from andon.methods.patchcore.config import PatchcoreConfig
+from andon.methods.patchcore.method import Patchcore, PatchcoreDetector
+
+__all__ = ["Patchcore", "PatchcoreConfig", "PatchcoreDetector"]

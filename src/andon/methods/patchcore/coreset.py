@@ -23,6 +23,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from andon.core import ProgressCallback, no_progress
@@ -63,18 +64,32 @@ def projection_matrix(n_samples: int, n_features: int, *, eps: float, seed: int)
         float32 ``[n_features, n_components]``, to be multiplied from the right; None where the projection would not
         lower the dimension.
     """
-    from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
-
     if n_samples < 2:
         return None
-    n_components = int(johnson_lindenstrauss_min_dim(n_samples, eps=eps))
+    # Dasgupta & Gupta 1999.
+    n_components = int(4 * math.log(n_samples) / (eps**2 / 2 - eps**3 / 3))
     if n_components >= n_features:
         return None
-    projection = SparseRandomProjection(n_components, dense_output=True, random_state=seed)
-    # Only the shape of what it is fitted to matters. The matrix is made dense: with 1/sqrt(d) of its entries set, a
-    # dense matrix product is faster than any sparse one here.
-    projection.fit(np.zeros((1, n_features), dtype=np.float32))
-    return torch.from_numpy(np.ascontiguousarray(projection.components_.toarray().T, dtype=np.float32))
+    # Drawn as scikit-learn draws: a seed means the same matrix there, and went into published results.
+    density = 1 / math.sqrt(n_features)
+    rng = np.random.RandomState(seed)
+    chosen = [_without_replacement(n_features, rng.binomial(n_features, density), rng) for _ in range(n_components)]
+    columns = np.repeat(np.arange(n_components), [len(rows) for rows in chosen])
+    signs = rng.binomial(1, 0.5, size=len(columns)) * 2 - 1
+    # Dense: with 1/sqrt(d) of its entries set, a dense matrix product is faster than any sparse one here.
+    matrix = np.zeros((n_features, n_components), dtype=np.float32)
+    matrix[np.concatenate(chosen), columns] = math.sqrt(1 / density) / math.sqrt(n_components) * signs
+    return torch.from_numpy(matrix)
+
+
+def _without_replacement(n: int, count: int, rng: np.random.RandomState) -> npt.NDArray[np.int64]:
+    """``count`` different numbers of 0..n−1: the first of a permutation, or one by one where they are few."""
+    if count / n > 0.01:
+        return rng.permutation(n)[:count]
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[int(rng.randint(n))] = None
+    return np.array([*found], dtype=np.int64)
 
 
 def to_fixed_point(features: torch.Tensor, *, overwrite: bool = False) -> tuple[torch.Tensor, float]:
@@ -187,76 +202,92 @@ def greedy_k_centre(
     """
     if features.ndim != 2:
         raise ValueError(f"features must be [N, d], got {list(features.shape)}")
-    n, dimension = features.shape
+    n = len(features)
     if not 1 <= k <= n:
         raise ValueError(f"k must be 1..{n}, not {k}")
     if not 0 <= start < n:
         raise ValueError(f"start must be 0..{n - 1}, not {start}")
     grid, unit = to_fixed_point(features, overwrite=overwrite)
-    device = grid.device
-    bounds = torch.full((n,), math.inf, dtype=torch.float64, device=device)
-    seen = torch.zeros(n, dtype=torch.int32, device=device)  # centres that a point's bound accounts for
-    centres = _Centres(k, dimension, device)
-    indices: list[int] = [start]
-    radii: list[float] = []
-    centres.append(grid[start].double())
+    return _Selection(grid, unit, k, start, progress).run()
 
-    while True:
-        # Outer set: the points with the largest bounds, brought up to date. They are sorted by age, so that those
-        # that have missed a pick are one slice, then put back in the order of indices: of equal values the first one
-        # is then the one with the lowest index.
-        outer = _top(bounds, OUTER)
-        order = seen[outer.indices].argsort(stable=True)
-        by_age = outer.indices[order]
-        points, nearest = grid[by_age].double(), bounds[by_age]
-        norms = points.square().sum(dim=1)
-        _apply_by_age(centres, points, norms, nearest, seen[by_age])
-        back = order.argsort()
-        points, norms, nearest = points[back], norms[back], nearest[back]
-        applied = centres.count
 
+class _Selection:
+    """One run of greedy k-centre on the points of a grid."""
+
+    def __init__(self, grid: torch.Tensor, unit: float, k: int, start: int, progress: ProgressCallback) -> None:
+        self.grid, self.unit, self.k, self.progress = grid, unit, k, progress
+        n, dimension = grid.shape
+        self.bounds = torch.full((n,), math.inf, dtype=torch.float64, device=grid.device)
+        self.seen = torch.zeros(n, dtype=torch.int32, device=grid.device)
+        """Centres that a point's bound accounts for."""
+        self.centres = _Centres(k, dimension, grid.device)
+        self.centres.append(grid[start].double())
+        self.indices = [start]
+        self.radii: list[float] = []
+
+    def run(self) -> Coreset:
+        while not self._pick_from_outer(_top(self.bounds, OUTER)):
+            pass
+        self.progress("coreset", self.k, self.k)
+        return Coreset(torch.tensor(self.indices), torch.tensor(self.radii, dtype=torch.float64))
+
+    def _pick_from_outer(self, outer: _Top) -> bool:
+        """Picks as long as the best is among the points with the largest bounds; whether the selection is complete."""
+        points, norms, nearest = self._up_to_date(outer.indices)
+        applied = self.centres.count
         while outer.beats(*_best(nearest, outer.indices)):
-            # Inner set: brought up to date at every pick, for as long as its best beats everything outside.
-            inner = _top(nearest, INNER)
-            rows = inner.indices
-            names, globals_ = rows.tolist(), outer.indices[rows].tolist()
-            inner_points, inner_norms, inner_nearest = points[rows], norms[rows], nearest[rows]
-            while True:
-                best = int(inner_nearest.argmax())
-                value = inner_nearest[best].item()
-                if not (inner.beats(value, names[best]) and outer.beats(value, globals_[best])):
-                    break
-                radii.append(math.sqrt(value) * unit)
-                if len(indices) == k or value == 0:
-                    progress("coreset", k, k)
-                    return Coreset(torch.tensor(indices), torch.tensor(radii, dtype=torch.float64))
-                indices.append(globals_[best])
-                centres.append(inner_points[best])
-                newest = centres.count - 1
-                squared = torch.addmv(inner_norms, inner_points, centres.doubled[newest]).add_(centres.norms[newest])
-                torch.minimum(inner_nearest, squared, out=inner_nearest)
-                if len(indices) % 256 == 0:
-                    progress("coreset", len(indices), k)
-            centres.apply(applied, points, norms, nearest)
-            applied = centres.count
-        bounds[outer.indices] = nearest
-        seen[outer.indices] = applied
+            if self._pick_from_inner(outer, points, norms, nearest):
+                return True
+            self.centres.apply(applied, points, norms, nearest)
+            applied = self.centres.count
+        self.bounds[outer.indices] = nearest
+        self.seen[outer.indices] = applied
+        return False
+
+    def _up_to_date(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Points, squared norms and squared distances to the nearest pick.
+
+        They are sorted by age, so that those that have missed a pick are one slice, then put back in the order of
+        indices: of equal values the first one is then the one with the lowest index.
+        """
+        order = self.seen[indices].argsort(stable=True)
+        by_age = indices[order]
+        points, nearest, seen = self.grid[by_age].double(), self.bounds[by_age], self.seen[by_age]
+        norms = points.square().sum(dim=1)
+        starts = [0, *(seen.diff().nonzero().squeeze(1) + 1).tolist()]
+        ages = [*seen[starts].tolist(), self.centres.count]
+        for age, last, end in zip(ages, ages[1:], [*starts[1:], len(seen)], strict=False):
+            self.centres.apply(age, points[:end], norms[:end], nearest[:end], last)
+        back = order.argsort()
+        return points[back], norms[back], nearest[back]
+
+    def _pick_from_inner(self, outer: _Top, points: torch.Tensor, norms: torch.Tensor, nearest: torch.Tensor) -> bool:
+        """Picks as long as the best of the few farthest points, brought up to date at every pick, beats all others."""
+        inner, centres = _top(nearest, INNER), self.centres
+        rows = inner.indices
+        names, globals_ = rows.tolist(), outer.indices[rows].tolist()
+        points, norms, nearest = points[rows], norms[rows], nearest[rows]
+        while True:
+            best = int(nearest.argmax())
+            value = nearest[best].item()
+            if not (inner.beats(value, names[best]) and outer.beats(value, globals_[best])):
+                return False
+            self.radii.append(math.sqrt(value) * self.unit)
+            if len(self.indices) == self.k or value == 0:
+                return True
+            self.indices.append(globals_[best])
+            centres.append(points[best])
+            newest = centres.count - 1
+            squared = torch.addmv(norms, points, centres.doubled[newest]).add_(centres.norms[newest])
+            torch.minimum(nearest, squared, out=nearest)
+            if len(self.indices) % 256 == 0:
+                self.progress("coreset", len(self.indices), self.k)
 
 
 def _best(values: torch.Tensor, indices: torch.Tensor) -> tuple[float, int]:
     """The largest value, and its index; of equal ones the first."""
     position = int(values.argmax())
     return values[position].item(), int(indices[position])
-
-
-def _apply_by_age(
-    centres: _Centres, points: torch.Tensor, norms: torch.Tensor, nearest: torch.Tensor, seen: torch.Tensor
-) -> None:
-    """Applies to each point the picks it has not seen; ``seen`` rises, so that each pick applies to a leading slice."""
-    starts = [0, *(seen.diff().nonzero().squeeze(1) + 1).tolist()]
-    ages = [*seen[starts].tolist(), centres.count]
-    for age, last, end in zip(ages, ages[1:], [*starts[1:], len(seen)], strict=False):
-        centres.apply(age, points[:end], norms[:end], nearest[:end], last)
 
 
 class StreamingCoreset:

@@ -15,54 +15,39 @@ from the difference of the two vectors: distances carry no cancellation error.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
-__all__ = ["MemoryBank", "embed"]
+from andon.methods.patchcore.embedding import embed, upsample
+
+__all__ = ["MemoryBank"]
 
 _SLICE = 1024
 """Bank rows of one matrix product."""
 
 
-def upsample(part: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear upsampling (half-pixel centres) of ``[B, C, h, w]`` to ``size``."""
-    if tuple(part.shape[-2:]) == tuple(size):
-        return part
-    return F.interpolate(part, size=size, mode="bilinear", align_corners=False)
-
-
-def embed(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Patch embeddings: every part brought to the first one's grid, concatenated.
-
-    Args:
-        parts: ``[B, C_i, h_i, w_i]``; the first is the finest.
-
-    Returns:
-        float32 ``[B·h·w, ΣC_i]``, images first, then rows, then columns.
-    """
-    size = tuple(parts[0].shape[-2:])
-    maps = torch.cat([upsample(part, (size[0], size[1])) for part in parts], dim=1)
-    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-
-
-class MemoryBank:
+class MemoryBank(nn.Module):
     """Patch features of good images, searched exactly.
 
-    Args:
-        centred: float32 ``[M, D]``, features without their mean.
-        mean: float32 ``[D]``.
+    Buffers: ``centred`` float32 ``[M, D]``, features without their mean, and ``mean`` float32 ``[D]``.
 
     Cost of a search for an image with P fine and p coarse positions: 2·M·(P·C_fine + p·C_coarse) operations and
     ``4·P·1024`` bytes beside the bank.
     """
 
+    centred: torch.Tensor
+    mean: torch.Tensor
+    _half_norms: torch.Tensor
+
     def __init__(self, centred: torch.Tensor, mean: torch.Tensor) -> None:
+        super().__init__()
         if centred.ndim != 2 or len(centred) == 0 or mean.shape != centred.shape[1:]:
             raise ValueError(f"not a memory bank: {list(centred.shape)} with mean {list(mean.shape)}")
-        self.centred = centred.contiguous()
-        self.mean = mean
-        self._half_norms = self.centred.square().sum(dim=1).mul_(-0.5)
+        self.register_buffer("centred", centred.contiguous())
+        self.register_buffer("mean", mean)
+        self.refresh()
 
     @classmethod
     def of(cls, features: torch.Tensor) -> MemoryBank:
@@ -70,11 +55,12 @@ class MemoryBank:
         mean = features.mean(dim=0)
         return cls(features.sub_(mean), mean)
 
+    def refresh(self) -> None:
+        """Makes anew what follows from ``centred``; to be called when that was loaded."""
+        self.register_buffer("_half_norms", self.centred.square().sum(dim=1).mul_(-0.5), persistent=False)
+
     def __len__(self) -> int:
         return len(self.centred)
-
-    def to(self, device: torch.device | str) -> MemoryBank:
-        return MemoryBank(self.centred.to(device), self.mean.to(device))
 
     def nearest(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The nearest neighbour of every patch.
@@ -91,7 +77,7 @@ class MemoryBank:
 
     def _nearest(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = parts[0].shape[-2:]
-        ends = torch.tensor([part.shape[1] for part in parts]).cumsum(0).tolist()
+        ends = list(accumulate(part.shape[1] for part in parts))
         if ends[-1] != self.centred.shape[1]:
             raise ValueError(f"embeddings have {ends[-1]} channels, the memory bank has {self.centred.shape[1]}")
         columns = [slice(end - part.shape[1], end) for part, end in zip(parts, ends, strict=True)]
@@ -124,25 +110,41 @@ class MemoryBank:
         top = brackets.max(dim=1, keepdim=True)
         # 2⁻²⁰ of the vectors' squares is a generous estimate of float32 rounding in a product of some thousand terms.
         squares = embeddings.norm(dim=1, keepdim=True).square_() - 2 * self._half_norms.min()
-        queries, columns = (brackets >= top.values - squares * 2**-20).nonzero(as_tuple=True)
-        close = candidates[queries, columns]
-        if len(queries) == len(embeddings):  # one candidate each
-            return self.centred[close].sub_(embeddings).norm(dim=1), close
-        distances = self.centred[close].sub_(embeddings[queries]).norm(dim=1)
-        padded = torch.full_like(brackets, torch.inf)
-        padded[queries, columns] = distances
+        close = brackets >= top.values - squares * 2**-20
+        if torch.compiler.is_compiling():
+            # How many are close depends on the values, on which an exported graph's shapes must not: it takes all.
+            columns = candidates.unbind(dim=1)
+            distances = torch.stack([self._between(embeddings, column) for column in columns], dim=1)
+            padded = torch.where(close, distances, torch.inf)
+        else:
+            queries, slices = close.nonzero(as_tuple=True)
+            chosen = candidates[queries, slices]
+            if len(queries) == len(embeddings):  # one candidate each
+                return self._between(embeddings, chosen), chosen
+            padded = torch.full_like(brackets, torch.inf)
+            padded[queries, slices] = self._between(embeddings[queries], chosen)
         best = padded.min(dim=1)
         return best.values, candidates.gather(1, best.indices.unsqueeze(1)).squeeze(1)
 
-    def neighbours(self, index: int, k: int) -> torch.Tensor:
-        """Indices int64 ``[min(k, M)]`` of the bank's nearest features to feature ``index``, which comes first."""
-        squared = torch.mv(self.centred, self.centred[index]).add_(self._half_norms).mul_(-2)
-        squared[index] = -torch.inf
+    def _between(self, embeddings: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Distances ``[n]`` of ``[n, D]`` to one feature each."""
+        distances: torch.Tensor = self.centred[indices].sub_(embeddings).norm(dim=1)
+        return distances
+
+    def neighbours(self, index: torch.Tensor, k: int) -> torch.Tensor:
+        """Indices int64 ``[min(k, M)]`` of the bank's nearest features to one feature, which comes first.
+
+        Args:
+            index: int64 ``[1]``: which feature.
+        """
+        feature = self.centred.index_select(0, index)[0]
+        squared = torch.mv(self.centred, feature).add_(self._half_norms).mul_(-2)
+        itself = torch.arange(len(self), device=index.device) == index
+        squared = squared.masked_fill(itself, -torch.inf)
         # A few more than asked for, so that rounding cannot push one out; then sorted by direct distance.
         close = squared.topk(min(k + 8, len(self.centred)), largest=False).indices
-        distances = self.distances(self.centred[index], close)
-        distances[close == index] = -1
-        return close[distances.argsort(stable=True)[:k]]
+        distances = self.distances(feature, close).masked_fill(close == index, -1)
+        return close[distances.sort().indices[:k]]
 
     def distances(self, centred_query: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Direct distances float32 ``[n]`` of one centred ``[D]`` query to the features at ``indices``."""

@@ -8,13 +8,25 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from andon.benchmark.evaluate import evaluate, evaluate_maps, official_metrics
-from andon.core import AndonError, Category, Channel, FullFrame, GroundTruth, Prediction, Region, Sample
+from andon.benchmark import evaluate
+from andon.benchmark.maps import evaluate_maps, official_metrics
+from andon.core import (
+    AndonError,
+    Category,
+    Channel,
+    ConfigError,
+    DataError,
+    DetectorError,
+    FullFrame,
+    GroundTruth,
+    Prediction,
+    Region,
+    Sample,
+)
 from andon.data import load_dataset
 from andon.data.images import as_images
 from andon.data.maps import read_map
-from andon.evaluation.placing import place_map
-from andon.methods.base import Method, MethodConfig
+from andon.evaluation import place_map
 from tests.benchmark import parity
 from tests.evaluation import oracle
 
@@ -38,12 +50,12 @@ def case(tmp_path_factory):
     return SimpleNamespace(dataset=parity.read_dataset(root / "data"), maps=root / "maps", root=root)
 
 
-def placed_maps(category, folder):
+def placed_maps(category, folder, interpolation="bicubic"):
     """Maps at image size and truths of a category's test images, by the same resizing, all in memory."""
     maps, truths = [], []
     for sample in category.test:
         path = next(folder.glob(f"{sample.defect_type}/{sample.path.stem}.*"))
-        maps.append(place_map(read_map(path), FullFrame, sample.size(), "bicubic"))
+        maps.append(place_map(read_map(path), FullFrame, sample.size(), interpolation))
         truths.append(sample.ground_truth())
     return maps, truths
 
@@ -67,11 +79,11 @@ def test_maps_on_disk_give_the_definitions_figures(case, name):
     evaluation = evaluate_maps(case.maps, case.dataset, categories=[name]).results[name].evaluation
     maps, truths = placed_maps(category, folder)
     assert evaluation.localisation.auspro == pytest.approx(
-        {f"{limit:g}": plain_auspro(maps, truths, limit) for limit in LIMITS}, abs=1e-12
+        {limit: plain_auspro(maps, truths, limit) for limit in LIMITS}, abs=1e-12
     )
     if name == "ties":  # few enough distinct scores for the literal walk through all thresholds
         points = oracle.curve(maps, truths)
-        assert evaluation.localisation.auspro["0.05"] == pytest.approx(oracle.area(points, 0.05), abs=1e-12)
+        assert evaluation.localisation.auspro[0.05] == pytest.approx(oracle.area(points, 0.05), abs=1e-12)
     assert evaluation.localisation.n_channels == sum(len(t.channels) for t in truths)
     pixels = np.concatenate([t.union().ravel() for t in truths]), np.concatenate([m.ravel() for m in maps])
     assert evaluation.localisation.pixel_auroc == pytest.approx(roc_auc_score(*pixels), abs=1e-12)
@@ -88,7 +100,7 @@ def test_maps_on_disk_give_the_definitions_figures(case, name):
         assert of_type.n == 3
         assert of_type.auroc == pytest.approx(roc_auc_score(labels[some], scores[some]), abs=1e-12)
         expected = plain_auspro([maps[i] for i in some], [truths[i] for i in some], 0.3)
-        assert of_type.auspro["0.3"] == pytest.approx(expected, abs=1e-12)
+        assert of_type.auspro[0.3] == pytest.approx(expected, abs=1e-12)
 
 
 def test_all_categories_and_refusals_side_by_side(case):
@@ -108,7 +120,7 @@ def test_all_categories_and_refusals_side_by_side(case):
         evaluate_maps(case.maps, dataset, categories=["x"])
     with pytest.raises(AndonError, match="no maps of category ties"):
         evaluate_maps(case.root / "data" / "ties" / "ground_truth" / "missing", dataset, categories=["ties"])
-    with pytest.raises(AndonError, match="FPR limit"):
+    with pytest.raises(ConfigError, match="FPR limit"):
         evaluate_maps(case.maps, dataset, fpr_limits=[2])
 
 
@@ -122,7 +134,7 @@ def test_official_format(case):
     evaluation = evaluate_maps(case.maps / "ties", case.dataset, categories=["ties"]).results["ties"].evaluation
     metrics = json.loads(json.dumps(official_metrics(evaluation)))
     assert list(metrics["localization"]["auc_spro"]) == ["0.01", "0.05", "0.1", "0.3", "1.0"]
-    assert metrics["localization"]["auc_spro"]["1.0"] == evaluation.localisation.auspro["1"]
+    assert metrics["localization"]["auc_spro"]["1.0"] == evaluation.localisation.auspro[1.0]
 
 
 def test_maps_of_two_types_are_refused(case, tmp_path):
@@ -132,6 +144,34 @@ def test_maps_of_two_types_are_refused(case, tmp_path):
     target.unlink()
     with pytest.raises(AndonError, match=r"001\.npy: a map of type float32, but 000\.png is uint8"):
         evaluate_maps(tmp_path / "maps", parity.read_dataset(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("own_size", ["missing/001", "good/000"])
+def test_one_map_of_its_images_own_size_among_resized_ones(interpolation, own_size, tmp_path):
+    """Resizing gives float32, whatever the maps are; all are counted as one type."""
+    _, maps = parity.make_category(tmp_path, "part", seed=9, dtype="float32", levels=50, map_size=(20, 32))
+    for path in maps.rglob("*.npy"):
+        scores = np.load(path).astype(np.float64) / 3
+        if path.with_suffix("") == maps / own_size:
+            scores = np.repeat(np.repeat(scores, 3, 0), 2, 1)[:48]
+        np.save(path, scores)
+    dataset = parity.read_dataset(tmp_path / "data")
+    evaluation = evaluate_maps(tmp_path / "maps", dataset, interpolation=interpolation).results["part"].evaluation
+    placed, truths = placed_maps(dataset["part"], maps, interpolation)
+    if interpolation == "bicubic":
+        assert {m.dtype.name for m in placed} == {"float32", "float64"}
+    for limit in LIMITS:
+        expected = plain_auspro(placed, truths, limit)
+        assert evaluation.localisation.auspro[limit] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_limit_that_has_no_short_decimal(case, tmp_path):
+    report = evaluate_maps(case.maps, case.dataset, categories=["ties"], fpr_limits=(1 / 3, 0.05))
+    evaluation = report.results["ties"].evaluation
+    maps, truths = placed_maps(case.dataset["ties"], case.maps / "ties")
+    assert evaluation.localisation.auspro[1 / 3] == pytest.approx(plain_auspro(maps, truths, 1 / 3), abs=1e-12)
+    assert list(official_metrics(evaluation)["localization"]["auc_spro"]) == ["0.05", "0.3333333333333333"]
 
 
 def test_unseen_pixels_count_as_lowest_and_are_not_resized(tmp_path):
@@ -144,7 +184,7 @@ def test_unseen_pixels_count_as_lowest_and_are_not_resized(tmp_path):
     evaluation = evaluate_maps(tmp_path / "maps", dataset).results["part"].evaluation
     lowered, truths = placed_maps(dataset["part"], maps)
     expected = plain_auspro([np.where(np.isneginf(m), -1, m) for m in lowered], truths, 1.0)
-    assert evaluation.localisation.auspro["1"] == pytest.approx(expected, abs=1e-12)
+    assert evaluation.localisation.auspro[1.0] == pytest.approx(expected, abs=1e-12)
     victim = maps / "good" / "002.npy"
     np.save(victim, np.load(victim)[:20])
     with pytest.raises(AndonError, match=r"002\.npy: −inf pixels cannot be resized"):
@@ -175,14 +215,12 @@ def test_scores_from_a_table(case, tmp_path):
             run(text)
 
 
-class Canned(Method[MethodConfig]):
-    """Gives prepared predictions, by the value of the image's first pixel."""
+class Canned:
+    """A detector that gives prepared predictions, by the value of the image's first pixel."""
 
     name, title = "canned", "Canned"
-    Config = MethodConfig
 
     def __init__(self, scores, maps, region=FullFrame, batch=3):
-        super().__init__(MethodConfig())
         self.scores, self.maps, self.region, self.batch = scores, maps, region, batch
 
     def iterate_predictions(self, images, *, progress=lambda *a: None):
@@ -192,11 +230,6 @@ class Canned(Method[MethodConfig]):
             progress("predict", start + len(keys), len(images))
             maps = None if self.maps is None else np.stack([self.maps[k] for k in keys])
             yield Prediction(np.array([self.scores[k] for k in keys], dtype=np.float32), maps, self.region)
-
-    def fit(self, *args, **kwargs): ...
-    def predict_batch(self, batch): ...
-    def state_dict(self): ...
-    def load_state_dict(self, state): ...
 
 
 class MemoryReader:
@@ -246,38 +279,38 @@ def memory_case(seed=0, n=14, region=FullFrame, small=(9, 12)):
 
 @pytest.mark.parametrize("region", [FullFrame, Region(0.1, 0.2, 0.8, 0.9)])
 @pytest.mark.parametrize("batch", [1, 3, 50])
-def test_a_method_is_judged_at_image_size(region, batch):
-    category, truths, method, _ = memory_case(region=region)
-    method.batch = batch
-    result = evaluate(method, category, fpr_limits=(0.1, 1.0), calibration_scores=[0.0, 1.0])
-    placed = [place_map(m, region, t.size) for m, t in zip(method.maps, truths, strict=True)]
+def test_a_detector_is_judged_at_image_size(region, batch):
+    category, truths, detector, _ = memory_case(region=region)
+    detector.batch = batch
+    result = evaluate(detector, category, fpr_limits=(0.1, 1.0), calibration_scores=[0.0, 1.0])
+    placed = [place_map(m, region, t.size) for m, t in zip(detector.maps, truths, strict=True)]
     finite = [np.where(np.isneginf(m), -99, m) for m in placed]
     for limit in (0.1, 1.0):
         expected = plain_auspro(finite, truths, limit)
-        assert result.evaluation.localisation.auspro[f"{limit:g}"] == pytest.approx(expected, abs=1e-12)
+        assert result.evaluation.localisation.auspro[limit] == pytest.approx(expected, abs=1e-12)
     labels = np.array([s.is_defective for s in category.test])
     pixels = np.concatenate([t.union().ravel() for t in truths])
     assert result.evaluation.localisation.pixel_auroc == pytest.approx(
         roc_auc_score(pixels, np.concatenate([m.ravel() for m in finite])), abs=1e-12
     )
-    assert result.evaluation.image.auroc == pytest.approx(roc_auc_score(labels, method.scores), abs=1e-12)
-    np.testing.assert_array_equal(result.arrays.image_scores, method.scores)
+    assert result.evaluation.image.auroc == pytest.approx(roc_auc_score(labels, detector.scores), abs=1e-12)
+    np.testing.assert_array_equal(result.arrays.image_scores, detector.scores)
     np.testing.assert_array_equal(result.arrays.labels(), labels)
     assert result.arrays.sample_ids == tuple(s.id for s in category.test)
     assert result.arrays.spro_fpr[-1] == 1.0
     for kind in ("dent", "scratch"):
         some = [i for i, s in enumerate(category.test) if s.defect_type in ("good", kind)]
         expected = plain_auspro([finite[i] for i in some], [truths[i] for i in some], 0.1)
-        assert result.evaluation.defect_types[kind].auspro["0.1"] == pytest.approx(expected, abs=1e-12)
+        assert result.evaluation.defect_types[kind].auspro[0.1] == pytest.approx(expected, abs=1e-12)
     assert {p.source for p in result.evaluation.operating_points} == {"test good", "train good", "best F1"}
     assert result.evaluation.notes == ()
 
 
 def test_sink_sees_every_image_once_with_its_place():
-    category, _, method, _ = memory_case()
+    category, _, detector, _ = memory_case()
     seen, stages = {}, []
     evaluate(
-        method,
+        detector,
         category,
         map_sink=lambda index, sample, prediction: seen.setdefault(index, (sample, prediction)),
         progress=lambda *a: stages.append(a),
@@ -285,66 +318,79 @@ def test_sink_sees_every_image_once_with_its_place():
     assert sorted(seen) == list(range(14))
     for index, (sample, prediction) in seen.items():
         assert sample is category.test[index]
-        assert prediction.image_scores.tolist() == [method.scores[index]]
-        np.testing.assert_array_equal(prediction.anomaly_maps[0], method.maps[index])
+        assert prediction.image_scores.tolist() == [detector.scores[index]]
+        np.testing.assert_array_equal(prediction.anomaly_maps[0], detector.maps[index])
     assert stages[-1] == ("predict", 14, 14)
 
 
 def test_images_without_usable_masks_are_left_out_and_named():
-    category, truths, method, reader = memory_case()
+    category, truths, detector, reader = memory_case()
     empty = Channel(np.zeros(truths[1].size, dtype=bool), "dent", 0)
     reader.truths[1] = GroundTruth(truths[1].size, (empty,))
     reader.truths[3] = None
     partly = Channel(np.zeros(truths[5].size, dtype=bool), "dent", 0)
     reader.truths[5] = GroundTruth(truths[5].size, (partly, *truths[5].channels))
-    result = evaluate(method, category).evaluation
+    result = evaluate(detector, category).evaluation
     assert "1 defective image has an empty mask: left out of localisation (dent/001)" in result.notes
     assert "1 defective image has no mask: left out of localisation (scratch/003)" in result.notes
     assert "channels without a pixel were left out in: dent/005" in result.notes
     rest = [k for k in range(14) if k not in (1, 3)]
-    placed = [place_map(method.maps[k], FullFrame, truths[k].size) for k in rest]
+    placed = [place_map(detector.maps[k], FullFrame, truths[k].size) for k in rest]
     full = [truths[k] if k != 5 else GroundTruth(truths[5].size, truths[5].channels[1:]) for k in rest]
-    assert result.localisation.auspro["0.3"] == pytest.approx(plain_auspro(placed, full, 0.3), abs=1e-12)
+    assert result.localisation.auspro[0.3] == pytest.approx(plain_auspro(placed, full, 0.3), abs=1e-12)
     assert result.image.n_defective == 7  # image-level figures keep them
 
 
 def test_without_maps_masks_or_defects():
-    category, _, method, reader = memory_case()
-    method.maps = None
-    result = evaluate(method, category).evaluation
+    category, _, detector, reader = memory_case()
+    detector.maps = None
+    result = evaluate(detector, category).evaluation
     assert result.localisation is None
     assert result.image.auroc is not None
     assert any("no anomaly maps" in note for note in result.notes)
 
-    category, _, method, reader = memory_case()
+    category, _, detector, reader = memory_case()
     reader.truths[:] = [t if not t.channels else None for t in reader.truths]
-    result = evaluate(method, category)
+    result = evaluate(detector, category)
     assert result.evaluation.localisation is None
     assert result.arrays.spro is None
     assert any("7 defective images have no mask" in note for note in result.evaluation.notes)
 
-    category, _, method, _ = memory_case()
-    result = evaluate(method, [s for s in category.test if not s.is_defective]).evaluation
+    category, _, detector, _ = memory_case()
+    result = evaluate(detector, [s for s in category.test if not s.is_defective]).evaluation
     assert result.localisation is None
     assert result.image.auroc is None
     assert any("no defective test images" in note for note in result.notes)
 
-    result = evaluate(method, [s for s in category.test if s.is_defective]).evaluation
-    assert result.localisation.auspro["1"] > 0
+    result = evaluate(detector, [s for s in category.test if s.is_defective]).evaluation
+    assert result.localisation.auspro[1.0] > 0
     assert any("no good test images" in note for note in result.notes)
-    with pytest.raises(AndonError, match="no test images"):
-        evaluate(method, [])
+    with pytest.raises(DataError, match="no test images"):
+        evaluate(detector, [])
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(-1, "canned gave 13 predictions for 14"), (1, "more predictions")])
+def test_too_few_or_too_many_predictions_are_the_detectors_fault(wrong, message):
+    category, _, detector, _ = memory_case()
+
+    def iterate_predictions(images, *, progress=None):
+        scores = np.zeros(len(images) + wrong, dtype=np.float32)
+        yield Prediction(scores, np.zeros((len(scores), 2, 2), dtype=np.float32))
+
+    detector.iterate_predictions = iterate_predictions
+    with pytest.raises(RuntimeError, match=message):
+        evaluate(detector, category)
 
 
 @pytest.mark.parametrize(("where", "value"), [("score", np.nan), ("map", np.inf), ("map", np.nan)])
 def test_scores_that_are_not_finite_name_the_image(where, value):
-    category, _, method, _ = memory_case()
+    category, _, detector, _ = memory_case()
     if where == "score":
-        method.scores[4] = value
+        detector.scores[4] = value
     else:
-        method.maps[4][0, 0] = value
-    with pytest.raises(AndonError, match=r"4\.png"):
-        evaluate(method, category)
+        detector.maps[4][0, 0] = value
+    with pytest.raises(DetectorError, match=r"4\.png"):
+        evaluate(detector, category)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared parity case is not here")

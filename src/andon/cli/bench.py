@@ -1,0 +1,244 @@
+"""``andon bench``: run methods on data sets, and compare them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from andon.cli._options import Categories, DataFolders, Device, Jobs, StoreFolder, assignment, command_group
+from andon.cli._progress import experiment_bars, stage_bars
+from andon.cli._show import Cell, duration, out, say, show_table
+from andon.core import ConfigError
+
+if TYPE_CHECKING:
+    from andon.benchmark import Plan, PlanStatus, RunSummary, Store
+
+__all__ = ["app", "plans", "print_summary", "print_tables", "report", "resume", "run", "status", "write_page"]
+
+app = command_group("Run methods on data sets, and compare them.")
+
+PlanArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PLAN]", help="A YAML file, or a plan that comes with Andon (demo, autovi-study).", show_default=False
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", "-m", help="Without a plan: a method, or file.py:Class; repeatable.", show_default=False),
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Without a plan: METHOD.OPTION=VALUE, as in patchcore.backbone=resnet18.", show_default=False
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Without a plan: named configuration of the methods (andon methods show).", show_default=False),
+]
+Embedded = Annotated[
+    bool, typer.Option("--embedded", help="Without a plan: --preset embedded, which needs no weights from elsewhere.")
+]
+PlanName = Annotated[str | None, typer.Option(help="Name of the plan, where there are several.", show_default=False)]
+_DEFAULT_METHODS = ("thumbnail-nn", "padim", "patchcore")
+
+
+@app.command()
+def run(
+    store: StoreFolder,
+    plan: PlanArgument = None,
+    data: DataFolders = None,
+    methods: Methods = None,
+    options: MethodOptions = None,
+    preset: Preset = None,
+    embedded: Embedded = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default=False)] = None,
+    categories: Categories = None,
+    jobs: Jobs = None,
+    device: Device = "cpu",
+    cache: Annotated[bool, typer.Option(help="Share images and features between seeds and methods.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
+) -> None:
+    """Run a plan, or methods on folders; what the store has already is not done again.
+
+    Interrupt it at any time, and run it again: it goes on where it stopped.
+    """
+    from andon.benchmark import run_plan
+
+    if embedded and preset not in (None, "embedded"):
+        raise ConfigError(f"--embedded and --preset {preset}: give one of them")
+    chosen = _plan(plan, data, methods, options, seeds, categories, "embedded" if embedded else preset)
+    if dry_run:
+        _print_experiments(chosen)
+        return
+    with experiment_bars() as on_event:
+        summary = run_plan(chosen, store, jobs=jobs, device=device, cache=None if cache else False, on_event=on_event)
+    _finish(summary, store)
+
+
+@app.command()
+def resume(
+    store: StoreFolder,
+    plan: PlanName = None,
+    data: DataFolders = None,
+    jobs: Jobs = None,
+    device: Device = "cpu",
+    retry_failed: Annotated[bool, typer.Option(help="Try failed experiments again.")] = True,
+) -> None:
+    """Go on with a store's plan: neither the plan's file nor its options are needed again."""
+    from andon.benchmark import resume_plan
+
+    with experiment_bars() as on_event:
+        summary = resume_plan(
+            store, plan, data=data or (), jobs=jobs, device=device, retry_failed=retry_failed, on_event=on_event
+        )
+    _finish(summary, store)
+
+
+@app.command()
+def status(store: StoreFolder, plan: PlanName = None) -> None:
+    """What is done, what failed and why, what is missing."""
+    from andon.benchmark import plan_status
+
+    found = plan_status(store, plan)
+    states = ("done", "failed", "missing")
+    show_table(("data set", "category", "method", *states), _status_rows(found, states), figures=states)
+    for item in found.experiments:
+        if item.state == "failed":
+            where = f"{item.spec.label} on {item.spec.category}, seed {item.spec.seed}"
+            say(Text("failed ", style="bold red"), f"{where}: {item.reason}")
+    for line in found.problems:
+        say(Text("damaged ", style="yellow"), line)
+    go_on = "" if found.count("done") == len(found.experiments) else f"; go on with: andon bench resume -s {store}"
+    say(f"{found.count('done')} done, {found.count('failed')} failed, {found.count('missing')} missing{go_on}")
+
+
+def _status_rows(found: PlanStatus, states: tuple[str, ...]) -> list[list[Cell]]:
+    groups: dict[tuple[str, str, str], dict[str, int]] = {}
+    for item in found.experiments:
+        counts = groups.setdefault((item.spec.dataset, item.spec.category, item.spec.label), dict.fromkeys(states, 0))
+        counts[item.state] += 1
+    return [
+        [*key, *(Text(str(n), style="bold red" if state == "failed" and n else "") for state, n in counts.items())]
+        for key, counts in groups.items()
+    ]
+
+
+@app.command()
+def report(
+    store: StoreFolder,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="HTML", help="The page; report.html in the store otherwise."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.", show_default=False)] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the tables there: text, Markdown, LaTeX, CSV.", show_default=False),
+    ] = None,
+) -> None:
+    """The study's tables in the terminal, and one self-contained report page."""
+    from andon.report import write_tables
+
+    print_tables(store)
+    if tables is not None:
+        for path in write_tables(_store(store), tables):
+            say(f"wrote {path}")
+    write_page(store, output or store / "report.html", title)
+
+
+@app.command()
+def plans() -> None:
+    """The plans that come with Andon."""
+    from andon.benchmark import packaged_plans
+
+    show_table(("plan", "what it is"), packaged_plans().items())
+
+
+def print_tables(store: Path, numbers: tuple[int, ...] | None = None) -> None:
+    """The tables of the study (or those with these numbers), without the ones that the page shows folded."""
+    from andon.report import make_tables, to_rich, to_text
+
+    for table in make_tables(_store(store)):
+        if table.study_table in numbers if numbers is not None else not table.detail:
+            if out.is_terminal:
+                out.print(to_rich(table))
+            else:
+                say(to_text(table).rstrip())
+            out.print()
+
+
+def write_page(store: Path, path: Path, title: str | None) -> None:
+    """Writes the report page and says where it is."""
+    from andon.report import write_report
+
+    say(f"report: {write_report(_store(store), path, title=title)}")
+
+
+def print_summary(summary: RunSummary) -> None:
+    """How many experiments a run did, found done, and lost."""
+    parts = [f"{len(summary.finished)} experiments done in {duration(summary.seconds)}"]
+    if summary.skipped:
+        parts.append(f"{len(summary.skipped)} were there already")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} failed")
+    say("; ".join(parts))
+
+
+def _finish(summary: RunSummary, store: Path) -> None:
+    print_summary(summary)
+    if summary.finished or summary.skipped:
+        say(f"tables and report page: andon bench report -s {store}")
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _store(folder: Path) -> Store:
+    from andon.benchmark import Store
+
+    return Store(folder)
+
+
+def _print_experiments(plan: Plan) -> None:
+    from andon.benchmark import expand
+
+    with stage_bars() as progress:
+        progress("data", 0, 1)
+        specs = expand(plan).specs
+    rows = [(spec.id, spec.dataset, spec.category, spec.label, str(spec.seed)) for spec in specs]
+    show_table(("id", "data set", "category", "method", "seed"), rows, figures=("seed",))
+    say(f"{len(specs)} experiments")
+
+
+def _plan(
+    source: str | None,
+    data: list[Path] | None,
+    methods: list[str] | None,
+    options: list[str] | None,
+    seeds: int | None,
+    categories: list[str] | None,
+    preset: str | None,
+) -> Plan:
+    from andon.benchmark import load_plan, make_plan
+
+    if source is not None:
+        if methods or options or preset:
+            raise ConfigError(
+                "--method, --set, --preset and --embedded are for running without a plan; write them into the plan "
+                "instead"
+            )
+        return load_plan(source, data=data or (), seeds=seeds, categories=categories or None)
+    if not data:
+        raise ConfigError("nothing to run: name a plan, or give --data DIR (see: andon bench plans)")
+    return make_plan(
+        data,
+        methods or _DEFAULT_METHODS,
+        options=[assignment(text, "--set", "METHOD.OPTION=VALUE").text for text in options or ()],
+        seeds=seeds or 1,
+        categories=categories or None,
+        preset=preset,
+    )

@@ -1,0 +1,95 @@
+"""A detector's file: safetensors, with the method, its configuration and its report in the header. No pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from andon._tools.files import written_atomically
+from andon._tools.text import first_line
+from andon.core import AndonError, DetectorError
+from andon.methods._fitting import FitReport
+from andon.methods.base import Detector, Method
+from andon.methods.registry import create_method
+from andon.weights import WeightsRecord
+
+__all__ = ["detector_bytes", "load", "save_detector"]
+
+_FORMAT = 1
+_KEY = "andon"
+
+
+def detector_bytes(detector: Detector) -> bytes:
+    """See ``Detector.to_bytes``."""
+    header = {
+        "format": _FORMAT,
+        "method": detector.method.name,
+        "config": detector.method.config.model_dump(mode="json"),
+        "report": asdict(detector.report),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    # One entry, because the library writes several in an order that differs from run to run.
+    return save(tensors, {_KEY: json.dumps(header, ensure_ascii=False, sort_keys=True)})
+
+
+def save_detector(detector: Detector, path: Path) -> None:
+    """See ``Detector.save``; the file appears whole or not at all."""
+    content = detector_bytes(detector)
+    try:
+        with written_atomically(path) as aside:
+            aside.write_bytes(content)
+    except OSError as error:
+        raise DetectorError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu", method: Method[Any] | None = None) -> Detector:
+    """Reads what ``Detector.save`` wrote. No code in the file is run, and no weights are looked for.
+
+    Args:
+        path: the file.
+        device: where the detector's tensors shall be.
+        method: the method, where it is one of your own that is not installed by name.
+
+    Raises:
+        DetectorError: no such file, damaged, of a newer version, or of a method that is not known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DetectorError(f"{path}: there is no such file; a detector is written by its save()")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header["format"] != _FORMAT:
+            raise DetectorError(f"{path}: is of format {header['format']}, this version of Andon reads {_FORMAT}")
+        report = _report(header["report"])
+        recipe = method or create_method(header["method"], header["config"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise DetectorError(f"{path}: is not a detector's file, or is damaged ({first_line(error)})") from error
+    except DetectorError:
+        raise
+    except AndonError as error:
+        raise DetectorError(f"{path}: {error}") from error
+    if recipe.name != header["method"] or recipe.describe()["config"] != header["config"]:
+        raise DetectorError(f"{path}: was learned by {header['method']} with other options than the method given")
+    try:
+        return recipe.restore(tensors, report).to(device)
+    except DetectorError as error:
+        raise DetectorError(f"{path}: {error}") from error
+
+
+def _report(fields: dict[str, Any]) -> FitReport:
+    return FitReport(
+        n_train=int(fields["n_train"]),
+        seconds={str(k): float(v) for k, v in fields["seconds"].items()},
+        weights=tuple(WeightsRecord(**record) for record in fields["weights"]),
+        notes=tuple(str(note) for note in fields["notes"]),
+        curves={k: [(int(step), float(value)) for step, value in points] for k, points in fields["curves"].items()},
+    )

@@ -1,0 +1,214 @@
+"""EfficientAD's training: who is trained on and who is held out, the teacher's statistics, the losses (algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from andon._tools.memory import BoundedStore, capacity
+from andon._tools.seeds import numpy_step_generator
+from andon.core import ProgressCallback
+from andon.data import Images
+from andon.methods.base import budgeted
+from andon.methods.efficientad.augmentation import PenaltyImages, colour_jitter, normalised
+from andon.methods.efficientad.config import EfficientAdConfig
+from andon.methods.efficientad.networks import Networks, Teacher
+from andon.methods.efficientad.pdn import output_size
+from andon.training import SampleOrder, Schedule, Stage, step_decay, steps_of_epochs
+
+__all__ = ["Batch", "DescribedImages", "EfficientAdStage", "Split", "hard_feature_loss"]
+
+_STATISTICS_BATCH = 4
+
+
+def hard_feature_loss(distance: torch.Tensor, quantile: float = 0.999) -> torch.Tensor:
+    """Mean of the elements at or above their own quantile (section 3.2); a scalar.
+
+    The quantile is interpolated linearly between order statistics, as numpy does. Only the largest elements are sorted.
+    """
+    flat = distance.flatten()
+    position = quantile * (flat.numel() - 1)
+    below = math.floor(position)
+    with torch.no_grad():
+        largest = flat.topk(flat.numel() - below).values
+        lower, upper = largest[-1], largest[max(0, len(largest) - 2)]
+        threshold = lower + (position - below) * (upper - lower)
+    return flat[flat >= threshold].mean()
+
+
+class Split(NamedTuple):
+    """Good images, dealt out.
+
+    Attributes:
+        train: those that are trained on.
+        validation: those on which maps are normalised.
+        overlaps: whether images are in both.
+    """
+
+    train: Images
+    validation: Images
+    overlaps: bool
+
+    @classmethod
+    def of(cls, images: Images, config: EfficientAdConfig, seed: int) -> Split:
+        """``validation_share`` of the images is held out; of a single one it is both."""
+        held_out = min(max(1, round(config.validation_share * len(images))), len(images) - 1)
+        order = [int(i) for i in numpy_step_generator(seed, "validation").permutation(len(images))]
+        train = images.subset(sorted(order[held_out:]))
+        if config.extra_normalisation or held_out == 0:
+            return cls(train, images, overlaps=True)
+        return cls(train, images.subset(sorted(order[:held_out])), overlaps=False)
+
+
+class DescribedImages:
+    """What the teacher says of the training images, its channels normalised over them.
+
+    Making one normalises the teacher. Outputs are kept, as many as the memory limit allows: unaugmented images are
+    described once.
+
+    Attributes:
+        mean, std: of the teacher's channels before, float32 ``[C]``.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        images: Images,
+        config: EfficientAdConfig,
+        device: torch.device,
+        progress: ProgressCallback,
+    ) -> None:
+        self.teacher = teacher
+        height, width = output_size(*config.transform.output_size)
+        self.kept = BoundedStore[torch.Tensor](capacity(config.memory_limit, 4 * teacher.channels * height * width))
+        self.mean, self.std = self._statistics(images, config, device, progress)
+        mean, std = (tensor.to(device)[:, None, None] for tensor in (self.mean, self.std))
+        for index in range(len(images)):
+            if (output := self.kept.get(index)) is not None:
+                output.sub_(mean).div_(std)
+        teacher.merge_normalisation(self.mean, self.std)
+
+    @torch.no_grad()
+    def _statistics(
+        self, images: Images, config: EfficientAdConfig, device: torch.device, progress: ProgressCallback
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        sums = squares = origin = torch.zeros(self.teacher.channels, dtype=torch.float64)
+        count = 0
+        for indices, batch in images.batches(config.transform, _STATISTICS_BATCH):
+            output = self.teacher(batch.to(device))
+            for index, one in zip(indices, output, strict=True):
+                # A copy, because a view would keep the whole batch alive.
+                self.kept.put(index, one.clone(memory_format=torch.contiguous_format))
+            if indices.start == 0:  # sums of squares about a typical value do not cancel
+                origin = output.mean((0, 2, 3)).double().cpu()
+            shifted = output.transpose(0, 1).flatten(1).double().cpu() - origin[:, None]
+            sums = sums + shifted.sum(1)
+            squares = squares + shifted.square().sum(1)
+            count += shifted.shape[1]
+            progress("teacher", indices.stop, len(images))
+        variance = (squares / count - (sums / count).square()).clamp_min(0)
+        # A channel that never varies says nothing; it must not become a division by nothing.
+        std = torch.where(variance > 0, variance, 1.0).sqrt()
+        return (origin + sums / count).float(), std.float()
+
+    @torch.no_grad()
+    def __call__(self, indices: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        """The teacher's output ``[B, C, h, w]`` for training images, from memory where it is there."""
+        rows = []
+        for row, index in enumerate(indices.tolist()):
+            kept = self.kept.get(index)
+            rows.append(self.teacher(batch[row : row + 1])[0] if kept is None else kept)
+        return torch.stack(rows)
+
+    def forget(self) -> None:
+        """Gives the memory back."""
+        self.kept = BoundedStore(0)
+
+
+class Batch(NamedTuple):
+    """A step's images, made from the step's number alone: float32 ``[B, 3, H, W]`` each, indices int64 ``[B]``."""
+
+    indices: torch.Tensor
+    images: torch.Tensor
+    augmented: torch.Tensor
+    penalty: torch.Tensor | None
+
+
+class EfficientAdStage(Stage[Batch]):
+    """Student and autoencoder, trained together."""
+
+    name = "training"
+
+    def __init__(
+        self,
+        config: EfficientAdConfig,
+        networks: Networks,
+        described: DescribedImages,
+        images: Images,
+        penalty: PenaltyImages | None,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.networks, self.described, self.images = config, networks, described, images
+        self.penalty, self.seed, self.transform = penalty, seed, config.transform
+        self.full_steps = config.steps
+        if config.epochs is not None:
+            self.full_steps = steps_of_epochs(config.epochs, len(images), config.train_batch_size)
+        self.steps = budgeted(self.full_steps, config.budget)
+        self.channels_last = device.type == "cuda"
+        self.order = SampleOrder(len(images), config.train_batch_size, seed)
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"networks": self.networks}
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.networks.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+
+    def schedule(self) -> Schedule:
+        return step_decay(self.steps, self.config.decay_at, self.config.decay)
+
+    def batch(self, number: int) -> Batch:
+        """Images, their colour-jittered copies, and penalty images (algorithm 1, lines 9 to 21)."""
+        config, rng = self.config, numpy_step_generator(self.seed, "batch", number)
+        indices = self.order(number)
+        batch = self.transform.normalise(np.stack([self.images.resized(i, self.transform) for i in indices]))
+        jittered = [
+            colour_jitter(image, int(rng.integers(3)), float(rng.uniform(1 - config.jitter, 1 + config.jitter)))
+            for image in self.transform.denormalise(batch)
+        ]
+        penalty = None
+        if self.penalty is not None:
+            chosen = [self.penalty.image(number * len(indices) + i, rng) for i in range(len(indices))]
+            penalty = self.transform.normalise(np.stack(chosen))
+        return Batch(torch.tensor(indices), batch, normalised(self.transform, torch.stack(jittered)), penalty)
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The four losses of a step; the student sees all images in one pass, and of its last layer only that half is
+        computed which an image's loss is about."""
+        student, channels, count = self.networks.student, self.described.teacher.channels, len(batch.images)
+        target = self.described(batch.indices, batch.images)
+        with torch.no_grad():
+            jittered_target = self.described.teacher(batch.augmented)
+        together = [batch.augmented, batch.images, *([] if batch.penalty is None else [batch.penalty])]
+        hidden = student.before_last_layer(torch.cat(together))
+        structural = student.last_layer_part(hidden[:count], channels, 2 * channels)
+        local = student.last_layer_part(hidden[count:], 0, channels)
+        decoded = self.networks.autoencoder(batch.augmented)
+        losses = {"hard features": hard_feature_loss((target - local[:count]).square(), self.config.hard_quantile)}
+        if batch.penalty is not None:
+            losses["penalty"] = local[count:].square().mean()
+        losses["autoencoder"] = F.mse_loss(decoded, jittered_target)
+        losses["student-autoencoder"] = F.mse_loss(structural, decoded)
+        return losses
+
+    def close(self) -> None:
+        self.described.forget()
