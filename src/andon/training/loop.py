@@ -106,11 +106,9 @@ def train(
     """Trains for ``steps`` steps, or goes on from the checkpoint.
 
     Args:
-        step: ``step(number, batch)`` gives named scalar losses; the sum of those with a gradient is minimised, the
-            others are only recorded. It runs with gradients and, where asked for, autocast.
+        step: ``step(number, batch)`` gives named scalar losses; the sum of those with a gradient is minimised.
         batches: ``batches(number)`` gives a step's batch: a pure function of the number (use ``SampleOrder`` and
-            ``step_generator``), called from a thread with ``prefetch``. Tensors in it (also in tuples, lists and
-            dicts) are moved to ``device``.
+            ``step_generator``), called from a thread with ``prefetch``; tensors in it are moved to ``device``.
         modules: all networks whose state changes, by name, in training mode as the caller set them. State that the
             optimiser does not see (codebooks, running means) must lie in their buffers or parameters.
         optimiser: over parameters of the modules.
@@ -132,33 +130,55 @@ def train(
     if options.channels_last:
         for module in modules.values():
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for group in optimiser.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    autocast = options.autocast and device.type == "cuda" and torch.cuda.is_bf16_supported()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(derived_seed(seed, "layers", stage))
         resumed_at = state.restore()
         watch = LossWatch(state.curve, stage, options.explosion, resumed_at, 1 if not devices else _FLUSH_CUDA)
         clock = _Clock(state, watch, steps, options, progress)
+        stepper = _Stepper(step, optimiser, schedule, options, device)
         with _Ahead(batches, range(resumed_at, steps), options.prefetch) as source:
             for number, batch in source:
-                for group in optimiser.param_groups:
-                    group["lr"] = group["initial_lr"] * (schedule(number) if schedule else 1.0)
-                with torch.autocast("cuda", dtype=torch.bfloat16) if autocast else nullcontext():
-                    losses = step(number, _moved(batch, device, options.channels_last))
-                    total = _total(losses)
-                optimiser.zero_grad(set_to_none=True)
-                total.backward()  # type: ignore[no-untyped-call]
-                watch.see(number, losses, total)
-                if options.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(
-                        [p for group in optimiser.param_groups for p in group["params"]], options.clip_norm
-                    )
-                optimiser.step()
+                watch.see(number, *stepper(number, batch))
+                stepper.apply()
                 clock.stepped(number + 1)
         optimiser.zero_grad(set_to_none=True)
-    return TrainingReport(steps, clock.seconds(), state.curve.curves(), resumed_at, autocast)
+    return TrainingReport(steps, clock.seconds(), state.curve.curves(), resumed_at, stepper.autocast)
+
+
+class _Stepper(Generic[BatchT]):
+    """One step: losses and gradients; then, when the losses were looked at, the optimiser's move."""
+
+    def __init__(
+        self,
+        step: Callable[[int, BatchT], Mapping[str, torch.Tensor]],
+        optimiser: Optimizer,
+        schedule: Schedule | None,
+        options: TrainingOptions,
+        device: torch.device,
+    ) -> None:
+        self.autocast = options.autocast and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self._step, self._optimiser, self._schedule = step, optimiser, schedule
+        self._options, self._device = options, device
+        for group in optimiser.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    def __call__(self, number: int, batch: BatchT) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
+        """Named losses and their sum, whose gradients are then in the parameters."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * (self._schedule(number) if self._schedule else 1.0)
+        with torch.autocast("cuda", dtype=torch.bfloat16) if self.autocast else nullcontext():
+            losses = self._step(number, _moved(batch, self._device, self._options.channels_last))
+            total = _total(losses)
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        return losses, total
+
+    def apply(self) -> None:
+        if self._options.clip_norm is not None:
+            parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self._options.clip_norm)
+        self._optimiser.step()
 
 
 class _Clock:
