@@ -1,6 +1,12 @@
 """Andon learns what good parts look like from good images alone, finds the bad ones and shows where they are bad.
 
->>> from andon import load_dataset, create_method, evaluate  # doctest: +SKIP
+>>> import numpy as np
+>>> from andon import create_method
+>>> images = list(np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8))  # or paths, or samples
+>>> detector = create_method("thumbnail-nn").fit(images[:5])
+>>> prediction = detector.predict(images)
+>>> prediction.image_scores.shape, prediction.anomaly_maps.shape
+((6,), (6, 48, 48))
 """
 
 from __future__ import annotations

@@ -13,16 +13,17 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def first_fault(error: ValidationError, known: type[BaseModel] | None = None) -> str:
+def first_fault(error: ValidationError, known: type[BaseModel] | None = None, what: str = "option") -> str:
     """The first thing that is wrong, for the end of a message: ``option 'sigma': Input should be … (got -1)``.
 
     Args:
         known: the model whose fields are listed where an unknown one was given.
+        what: the user's word for a field.
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         fields = "" if known is None else f"; known: {', '.join(known.model_fields)}"
-        return f"unknown option {where!r}{fields}"
-    what = first["msg"].removeprefix("Value error, ")
-    return f"option {where!r}: {what} (got {first['input']!r})" if where else what
+        return f"unknown {what} {where!r}{fields}"
+    message = str(first["msg"].removeprefix("Value error, "))
+    return f"{what} {where!r}: {message} (got {first['input']!r})" if where else message

@@ -1,8 +1,15 @@
 """Plan → experiments → store → tables.
 
->>> from andon.benchmark import run_plan, Store  # doctest: +SKIP
->>> run_plan("plan.yaml", "results")             # doctest: +SKIP
->>> Store("results").records()                   # doctest: +SKIP
+>>> import tempfile
+>>> from andon.benchmark import Store, make_plan, run_plan
+>>> from andon.synthetic import Counts, generate
+>>> folder = tempfile.mkdtemp()
+>>> _ = generate(f"{folder}/line", tasks=["pipe_staple"], counts=Counts(train=4, good=2, defective=2), jobs=1)
+>>> plan = make_plan([f"{folder}/line"], ["thumbnail-nn"])
+>>> len(run_plan(plan, f"{folder}/results", jobs=1).finished)
+1
+>>> [record.spec.label for record in Store(f"{folder}/results").records()]
+['Thumbnail NN']
 """
 
 from __future__ import annotations

@@ -2,6 +2,16 @@
 
 Maps come, are placed at image size, counted, and go: nothing here grows with the number of good images (see
 ``andon.evaluation.LocalisationAccumulator``).
+
+>>> import tempfile
+>>> from andon import create_method, load_dataset
+>>> from andon.synthetic import Counts, generate
+>>> folder = tempfile.mkdtemp()
+>>> _ = generate(f"{folder}/line", tasks=["pipe_staple"], counts=Counts(train=4, good=2, defective=2), jobs=1)
+>>> category = load_dataset(f"{folder}/line")["pipe_staple"]
+>>> result = evaluate(create_method("thumbnail-nn").fit(category), category)
+>>> 0 <= result.evaluation.localisation.auspro[0.05] <= 1
+True
 """
 
 from __future__ import annotations

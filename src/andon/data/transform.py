@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from andon._tools.models import FrozenModel
 from andon.core import ImageArray, Region, canonical_json
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Transform"]
@@ -21,7 +22,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Transform(BaseModel):
+class Transform(FrozenModel):
     """Resize to ``size`` (aspect ratio not kept, as in the study), centre crop, normalisation.
 
     Attributes:
@@ -29,8 +30,6 @@ class Transform(BaseModel):
         crop: (height, width) of the centre crop taken after resizing; None for none.
         normalisation: "imagenet" (0..1, then ImageNet mean and standard deviation) or "unit" (0..1).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: tuple[int, int] = (256, 256)
     crop: tuple[int, int] | None = None

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from andon._tools.models import FrozenModel
+
 __all__ = [
     "ByLimit",
     "CategoryResult",
@@ -20,10 +22,6 @@ __all__ = [
     "LocalisationMetrics",
     "OperatingPoint",
 ]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _numbers(values: Any) -> Any:
@@ -51,7 +49,7 @@ def _restored(values: dict[float, float], limits: Iterable[float]) -> dict[float
     return {limit if limit in whole.values() else whole.get(limit, limit): v for limit, v in values.items()}
 
 
-class ImageMetrics(_Frozen):
+class ImageMetrics(FrozenModel):
     """Image-level figures, all fractions in 0..1; None where they are undefined (no defective or no good images)."""
 
     n_good: int
@@ -59,13 +57,13 @@ class ImageMetrics(_Frozen):
     auroc: float | None = None
     ap: float | None = None
     """Step-wise average precision (scikit-learn's definition)."""
-    tpr_at_tnr: dict[str, float] = {}
+    tpr_at_tnr: dict[str, float] = Field(default_factory=dict)
     """TPR at TNR by percentage: {"99": …, "95": …, "90": …}."""
     best_f1: float | None = None
     best_f1_threshold: float | None = None
 
 
-class OperatingPoint(_Frozen):
+class OperatingPoint(FrozenModel):
     """A threshold (an image alarms when its score is above it), how it was set, and what it does on the test set."""
 
     source: Literal["test good", "train good", "best F1"]
@@ -76,35 +74,35 @@ class OperatingPoint(_Frozen):
     fnr: float | None
 
 
-class LocalisationMetrics(_Frozen):
+class LocalisationMetrics(FrozenModel):
     """Pixel-level figures, fractions in 0..1; None where undefined."""
 
     n_channels: int
     """Ground-truth channels evaluated."""
-    auspro: ByLimit = {}
+    auspro: ByLimit = Field(default_factory=dict)
     """AUsPRO by pixel-FPR limit: {0.01: …, 0.05: …, 0.1: …, 0.3: …, 1.0: …}."""
-    aupro: ByLimit = {}
+    aupro: ByLimit = Field(default_factory=dict)
     """Area under the per-region-overlap curve by the same limits: regions are 8-connected components of the union of
     the channels, without saturation."""
     pixel_auroc: float | None = None
     pixel_ap: float | None = None
 
 
-class DefectTypeMetrics(_Frozen):
+class DefectTypeMetrics(FrozenModel):
     """The same for the images of one defect type against all good ones."""
 
     n: int
     auroc: float | None = None
-    auspro: ByLimit = {}
+    auspro: ByLimit = Field(default_factory=dict)
 
 
-class Evaluation(_Frozen):
+class Evaluation(FrozenModel):
     """All figures of one method on one category."""
 
     image: ImageMetrics
     operating_points: tuple[OperatingPoint, ...] = ()
     localisation: LocalisationMetrics | None = None
-    defect_types: dict[str, DefectTypeMetrics] = {}
+    defect_types: dict[str, DefectTypeMetrics] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What was left out and why ("4 defective images have an empty mask: left out of localisation")."""
 

@@ -23,7 +23,7 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 
-from andon.core import AndonError, ProgressCallback, no_progress
+from andon.core import ProgressCallback, TrainingError, no_progress
 from andon.data import Images, Transform
 from andon.features.base import Extractor
 from andon.features.pseudo_defects import add_pseudo_defect
@@ -132,7 +132,7 @@ def fit_projection(
         )
         rows = maps.flatten(2).transpose(1, 2)
         if not bool(rows.isfinite().all()):
-            raise AndonError(f"the features of {images.name(int(chosen[number]))} are not finite")
+            raise TrainingError(f"the features of {images.name(int(chosen[number]))} are not finite")
         keep = torch.from_numpy(rng.permutation(rows.shape[1])[:per_image])
         patches.append(rows[0, keep])
         owners.append(torch.full((len(keep),), number) if len(shown) > 1 else torch.arange(len(keep)) % 2)
@@ -163,7 +163,7 @@ def discriminative_projection(
         resolution: standard deviation, in the features' units, that every channel has at least.
     """
     if len(torch.unique(owners)) < 2:
-        raise AndonError("features cannot be adapted: the images are too small to have two cells")
+        raise TrainingError("features cannot be adapted: the images are too small to have two cells")
     mean = patches.mean(dim=0, dtype=torch.float64).float()
     centred = patches - mean
     # Whitening, so that the first round's neighbours do not depend on the channels' units.
@@ -175,7 +175,7 @@ def discriminative_projection(
     white = centred @ whiten.float()
     moved = (changes @ whiten.float()).double()
     if len(moved) == 0:
-        raise AndonError("features cannot be adapted: no made-up defect changed any cell; are the images all alike?")
+        raise TrainingError("features cannot be adapted: no made-up defect changed any cell; are the images all alike?")
 
     dimension = white.shape[1]
     noise = resolution**2 * whiten.T @ whiten

@@ -65,7 +65,13 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", method: Method
         raise DetectorError(f"{path}: there is no such file; a detector is written by its save()")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise DetectorError(
+                    f"{path}: holds tensors, but no detector (states that stores kept before there were detectors are "
+                    "not read: run the experiment again)"
+                )
+            header = json.loads(metadata[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if header["format"] != _FORMAT:
             raise DetectorError(f"{path}: is of format {header['format']}, this version of Andon reads {_FORMAT}")

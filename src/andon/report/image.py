@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from andon.benchmark import Store
-from andon.core import AndonError
+from andon.core import StoreError
 from andon.report.gallery import Gallery, GalleryRow, build_galleries
 from andon.report.results import DatasetResults, collect, plain
 from andon.report.tables import Table, build_tables, random_weights, shortened_training
@@ -35,12 +35,12 @@ def write_image(store: Store, path: str | Path, *, task: str | None = None, dpi:
         task: whose gallery; the first that has one otherwise.
 
     Raises:
-        AndonError: nothing has finished in the store, no such task, or the file cannot be written.
+        StoreError: nothing has finished in the store, no such task, or the file cannot be written.
     """
     results = collect(store)
     dataset = results.datasets[0]
     if task is not None and task not in [row.category for row in dataset.rows]:
-        raise AndonError(
+        raise StoreError(
             f"data set {dataset.name} has no task {task!r}; it has: {', '.join(r.label for r in dataset.rows)}"
         )
     tables = [

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from andon.benchmark import ExperimentRecord, ExperimentSpec, Failure, Protocol, Store, Summary, summarise
-from andon.core import AndonError
+from andon.core import StoreError
 
 __all__ = ["Column", "DatasetResults", "Results", "Row", "Runs", "collect", "plain"]
 
@@ -160,12 +160,12 @@ def collect(store: Store) -> Results:
     split into several columns, a category whose data changed into several rows.
 
     Raises:
-        AndonError: the store has neither a result nor a failure.
+        StoreError: the store has neither a result nor a failure.
     """
     records, failures, specs = store.records(), store.failures(), store.specs()
     if not records and not failures:
         broken = f" ({len(store.problems)} damaged entries: {store.problems[0]})" if store.problems else ""
-        raise AndonError(f"no finished experiments in {store.root}{broken}; run a plan first: andon bench run PLAN")
+        raise StoreError(f"no finished experiments in {store.root}{broken}; run a plan first: andon bench run PLAN")
     done = {r.id for r in records} | {f.id for f in failures}
     cells: dict[str, dict[tuple[str, str], _Cell]] = {}
     rows: dict[str, dict[str, ExperimentSpec]] = {}

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from andon.core import AndonError
+from andon._tools.models import FrozenModel, first_fault
+from andon.core import ConfigError
 
 __all__ = ["Counts", "Knobs", "as_knobs"]
 
 Factor = Annotated[float, Field(ge=0, le=4)]
 
 
-class Knobs(BaseModel):
+class Knobs(FrozenModel):
     """Difficulties of the synthetic line; 1 stands for a station like AutoVI's, 0 for none of it.
 
     Only ``modes`` is a count and only ``defect_size`` and ``defect_contrast`` must be above 0.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     light: Factor = Field(default=1.0, description="variation of brightness, colour and direction of the light")
     pose: Factor = Field(
@@ -45,10 +44,8 @@ class Knobs(BaseModel):
     )
 
 
-class Counts(BaseModel):
+class Counts(FrozenModel):
     """Images a task."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: int = Field(default=60, ge=1, le=99_999)
     good: int = Field(default=30, ge=0, le=99_999)
@@ -64,8 +61,4 @@ def as_knobs(knobs: Knobs | Mapping[str, Any] | None) -> Knobs:
     try:
         return Knobs(**(knobs or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise AndonError(f"unknown knob {name!r}; known: {', '.join(Knobs.model_fields)}") from error
-        raise AndonError(f"knob {name!r}: {first['msg']} (got {first['input']!r})") from error
+        raise ConfigError(first_fault(error, Knobs, "knob")) from error

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from andon.core import AndonError, Channel, FloatArray, ImageArray, Split
+from andon.core import Channel, ConfigError, FloatArray, ImageArray, Split
 from andon.synthetic.camera import expose, project
 from andon.synthetic.canvas import Canvas
 from andon.synthetic.filters import dim, gaussian, look_up, resized, thrice
@@ -45,11 +45,11 @@ class RenderedScene:
 
 
 def station_of(task: str) -> Station:
-    """The station of a task; AndonError for an unknown one."""
+    """The station of a task; ConfigError for an unknown one."""
     try:
         return STATIONS[task]
     except KeyError:
-        raise AndonError(f"unknown task {task!r} of the synthetic line; known: {', '.join(STATIONS)}") from None
+        raise ConfigError(f"unknown task {task!r} of the synthetic line; known: {', '.join(STATIONS)}") from None
 
 
 def defect_types(task: str) -> tuple[str, ...]:
@@ -125,12 +125,12 @@ def render(
         raw: the uncropped image, for tasks whose images are crops (the same image where they are not).
 
     Raises:
-        AndonError: unknown task, defect type or knob.
+        ConfigError: unknown task, defect type or knob.
     """
     station = station_of(task)
     knobs = as_knobs(knobs)
     if defect is not None and defect not in station.shares:
-        raise AndonError(f"task {task} has no defect type {defect!r}; it has: {', '.join(station.shares)}")
+        raise ConfigError(f"task {task} has no defect type {defect!r}; it has: {', '.join(station.shares)}")
     if time is None:
         time = 0.25 if split == "train" else 0.75
     raw = raw and station.raw_size is not None
