@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "padim.md"
 TRAIN, SIZE, STAGES = 100, 256, [1, 2, 3]
 
 
-def pictures(n: int, seed: int) -> list[np.ndarray[Any, Any]]:
+def noise_images(n: int, seed: int) -> list[np.ndarray[Any, Any]]:
     """Smooth coloured noise on a common ground, uint8 [256, 256, 3]."""
     rng = np.random.default_rng(seed)
     ground = gaussian_filter(np.random.default_rng(0).normal(0, 500, (SIZE, SIZE, 3)), (6, 6, 0)) + 128
@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    train, test = pictures(TRAIN, 1), pictures(8, 2)
+    train, test = noise_images(TRAIN, 1), noise_images(8, 2)
     method = create_method("padim", weights="random")
     method.fit(train[:2])  # makes the extractor, so that its initialisation is not timed
     before = peak_mib()

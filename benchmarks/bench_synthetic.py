@@ -25,14 +25,14 @@ from andon.synthetic import TASKS, render, rendering
 TARGET = {(400, 400): 15.0, (750, 1000): 4.0}
 
 
-def picture(task: str, index: int) -> None:
+def one_image(task: str, index: int) -> None:
     image = render(task, index, "test").image
     cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 2])
 
 
 def image_anew(task: str, index: int) -> None:
     rendering._backgrounds.clear()
-    picture(task, index)
+    one_image(task, index)
 
 
 def rate(draw: Callable[[str, int], None], task: str, count: int) -> float:
@@ -64,7 +64,7 @@ def main() -> None:
     for task in TASKS:
         for index in range(options.images):
             render(task, index, "test")  # textures, lamps and every model's background
-        kept = rate(picture, task, options.images)
+        kept = rate(one_image, task, options.images)
         anew = rate(image_anew, task, max(2, options.images // 5))
         size = rendering.station_of(task).size
         rows.append(

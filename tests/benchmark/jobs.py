@@ -43,6 +43,10 @@ def exits_quietly(progress: ProgressCallback) -> None:
     os._exit(0)
 
 
+def exits_with_255(progress: ProgressCallback) -> None:
+    os._exit(255)
+
+
 def dies(progress: ProgressCallback) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -67,6 +71,20 @@ def hangs_with_a_child(path: Path, progress: ProgressCallback) -> None:
 def writes_its_pid_and_hangs(path: Path, progress: ProgressCallback) -> None:
     path.write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def kills_its_server(path: Path, times: int, progress: ProgressCallback) -> None:
+    """Kills the process that it was forked from, the first times that it runs."""
+    pids = path.read_text().split() if path.exists() else []
+    path.write_text(" ".join([*pids, str(os.getpid())]))
+    if len(pids) < times:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
+
+def leaves_a_child(path: Path, progress: ProgressCallback) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    path.write_text(str(child.pid))
 
 
 def exhausts_memory(progress: ProgressCallback) -> None:

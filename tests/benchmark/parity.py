@@ -30,8 +30,8 @@ class Reader:
         return np.asarray(Image.open(sample.path).convert("RGB"))
 
     def size(self, sample):
-        with Image.open(sample.path) as picture:
-            return picture.height, picture.width
+        with Image.open(sample.path) as file:
+            return file.height, file.width
 
     def ground_truth(self, sample):
         if not sample.is_defective:

@@ -364,7 +364,7 @@ def test_a_bad_image_is_that_experiments_failure(write: Callable[..., Path], tmp
     data = tmp_path / "bad"
     shutil.copytree(tiny, data)
     (data / "nut/test/scratch/001.png").write_bytes(b"no image")
-    summary = run_plan(write(datasets=[str(data)]), tmp_path / "store", jobs=1)
+    summary = run_plan(write(datasets=[str(data)]), tmp_path / "store", jobs=1, anyway=True)
     assert [s.category for s in summary.finished] == ["bolt"]
     (failure,) = summary.failed
     assert (failure.spec.category, failure.kind) == ("nut", "error")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from andon.benchmark.engine import Job, LocalEngine
-from andon.benchmark.events import Event, Failed, Finished, Progressed, Started
+from andon.benchmark.engine import Job, LocalEngine, cpu_count
+from andon.benchmark.events import Event, Failed, Finished, Progressed, Restarted, Started
 from andon.core import AndonError
 from tests.benchmark import jobs
 
@@ -149,10 +149,70 @@ def test_when_the_run_itself_is_killed_its_jobs_end(tmp_path: Path, how: signal.
         parent.wait()
 
 
-def test_numbers_of_jobs_and_threads() -> None:
-    engine = LocalEngine(jobs=1)
-    assert engine.threads is not None
-    assert engine.threads >= 1
+@pytest.mark.skipif(sys.platform != "linux", reason="fork servers")
+def test_a_killed_fork_server_costs_what_is_in_flight_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    work = [Job("kills", jobs.kills_its_server, (path, 1)), *(Job(f"good {i}", jobs.ok, ("x",)) for i in range(4))]
+    events = run(*work)
+    assert all(isinstance(outcome(events, job.id), Finished) for job in work)
+    restarted = [e for e in events if isinstance(e, Restarted)]
+    assert "kills" in {e.id for e in restarted}
+    assert "fork server" in restarted[0].reason
+    first, second = path.read_text().split()
+    assert first != second
+    assert gone(int(first))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork servers")
+def test_a_job_that_kills_the_fork_server_every_time_fails(tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    events = run(Job("kills", jobs.kills_its_server, (path, 99)), Job("good", jobs.ok, ("x",)))
+    failed = outcome(events, "kills")
+    assert isinstance(failed, Failed)
+    assert failed.kind == "killed"
+    assert "fork server" in failed.reason
+    assert isinstance(outcome(events, "good"), Finished)
+    pids = [int(pid) for pid in path.read_text().split()]
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork servers")
+def test_fork_servers_that_die_at_once_end_the_run_with_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(process: object) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", die)
+    with pytest.raises(AndonError, match="run the same command again"):
+        run(Job("a", jobs.ok, ("x",)))
+
+
+def test_an_exit_code_of_255_is_the_jobs_own(tmp_path: Path) -> None:
+    events = run(Job("a", jobs.exits_with_255))
+    failed = outcome(events, "a")
+    assert isinstance(failed, Failed)
+    assert "exit code 255" in failed.reason
+
+
+def test_what_a_job_started_does_not_outlive_it(tmp_path: Path) -> None:
+    events = run(Job("a", jobs.leaves_a_child, (tmp_path / "pid",)))
+    assert isinstance(outcome(events, "a"), Finished)
+    assert gone(int(wait_for(tmp_path / "pid")))
+
+
+def test_numbers_of_jobs_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [LocalEngine(jobs=n).threads for n in (None, 1, 2, 64)] == [1, 1, 1, 1], "figures do not hang on --jobs"
+    assert LocalEngine(threads=cpu_count()).jobs == 1
+    assert 1 <= LocalEngine().jobs <= cpu_count()  # type: ignore[operator]
+    for limit in ("3", "3,2", " 3 "):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert LocalEngine(threads=3).threads == 3
+        with pytest.raises(AndonError, match=r"threads must be at most 3, not 4: .*OMP_NUM_THREADS=3"):
+            LocalEngine(threads=4)
+    for nothing in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        assert LocalEngine(threads=4).threads == 4
     for wrong in ({"jobs": 0}, {"threads": -1}):
         with pytest.raises(AndonError, match="at least 1"):
             LocalEngine(**wrong)

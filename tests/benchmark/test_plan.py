@@ -246,12 +246,12 @@ def test_a_plan_without_a_file(tiny: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_files_that_are_no_plans(tmp_path: Path) -> None:
     assert "there is no such plan; give a YAML file or one of: autovi-study, demo" in fails("nothing")
-    assert "is a folder" in fails(tmp_path)
+    assert "a folder, not a plan" in fails(tmp_path)
     binary = tmp_path / "p.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     assert "UTF-8" in fails(binary)
     binary.write_bytes(b"#" * 1_000_001)
-    assert "too large" in fails(binary)
+    assert "too many for a plan" in fails(binary)
 
 
 def test_a_small_file_that_unfolds_to_a_billion_nodes_is_quick(write: Callable[..., Path]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from andon._tools import files
+from andon.benchmark import plan_status
+from andon.benchmark._serial import digest
 from andon.benchmark.gallery import GalleryMaps, shrink
 from andon.benchmark.record import Failure, StoredPlan
 from andon.benchmark.store import Store
@@ -403,3 +406,130 @@ def test_infinite_figures_survive_as_valid_json(store: Store) -> None:
     json.loads(content, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert math.isinf(store.record(record.id).curves["loss"][0][1])
     assert math.isnan(store.record(record.id).curves["loss"][1][1])
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _mutated(value: Any, data: st.DataObject) -> Any:
+    """JSON with one part of it replaced, taken away or added."""
+    if isinstance(value, dict | list) and value and data.draw(st.integers(0, 4)):
+        places = list(value) if isinstance(value, dict) else list(range(len(value)))
+        place = data.draw(st.sampled_from(places))
+        changed = dict(value) if isinstance(value, dict) else list(value)
+        if not data.draw(st.integers(0, 6)):
+            del changed[place]
+        else:
+            changed[place] = _mutated(value[place], data)
+        return changed
+    return data.draw(any_json)
+
+
+def _read_everything(root: Path) -> None:
+    """All that the store gives; nothing but StoreErrors may come."""
+    store = Store(root)
+    plan_status(root)
+    store.plans(), store.specs(), store.failures(), store.records(), store.records(everything=True)
+    for experiment_id in store.ids():
+        for read in (store.record, store.arrays, store.maps, store.model_path, store.log):
+            with contextlib.suppress(StoreError):
+                read(experiment_id)
+    store.gallery("tiny", "bolt", "f" * 32)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one of everything."""
+    store = Store(tmp_path_factory.mktemp("whole") / "store", create=True)
+    done, failed = make_spec(), make_spec(seed=1)
+    store.write_plan(make_plan(done, failed))
+    store.write_experiment(make_record(done), make_arrays(), maps=make_maps(), log="well\n")
+    store.write_failure(
+        Failure(id=failed.id, spec=failed, kind="killed", reason="x", started="", seconds=1.0, detail="y")
+    )
+    pixels = np.zeros((8, 9, 3), dtype=np.uint8)
+    picture = shrink("test/x/0000", "broken", pixels, np.zeros((8, 9), dtype=bool))
+    store.write_gallery("tiny", "bolt", "f" * 32, [picture])
+    return store.root
+
+
+KINDS = (
+    "experiments/*/manifest.json",
+    "experiments/*/record.json",
+    "plans/*",
+    "failures/*",
+    "galleries/*/gallery.json",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), kind=st.sampled_from((*KINDS, "store.json")))
+def test_json_of_any_shape_is_one_error_and_set_aside(
+    data: st.DataObject, kind: str, whole: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("any") / "store"
+    shutil.copytree(whole, root)
+    (path,) = root.glob(kind)
+    before = json.loads(path.read_text())
+    after = _mutated(before, data)
+    path.write_text(json.dumps(after))
+    if kind.endswith("record.json"):  # as somebody would who makes a store by hand: with the right checksum
+        manifest = json.loads((path.parent / "manifest.json").read_text())
+        content = path.read_bytes()
+        manifest["files"]["record.json"] = {"bytes": len(content), "blake2b": digest(content)}
+        (path.parent / "manifest.json").write_text(json.dumps(manifest))
+    if kind == "store.json":
+        try:
+            _read_everything(root)
+        except StoreError as error:
+            assert "store.json" in str(error) or "newer" in str(error)  # noqa: PT017
+        return
+    _read_everything(root)
+    lines = Store(root).repair()
+    assert all("\n" not in line and len(line) < 1500 for line in lines)
+    _read_everything(root)
+    assert Store(root).repair() == []
+    assert Store(root).records(everything=True) or lines or "record" in kind
+
+
+@pytest.mark.parametrize("entry", [None, 1, "x", [], ["bytes"], {}, {"bytes": 1}, {"bytes": "a", "blake2b": 2}])
+@pytest.mark.parametrize("name", ["record.json", "arrays.npz", "log.txt"])
+def test_a_manifests_odd_entry_blocks_nothing(store: Store, entry: object, name: str) -> None:
+    good, bad = make_record(), make_record(make_spec(seed=1))
+    for record in (good, bad):
+        store.write_experiment(record, make_arrays())
+    path = store.path(bad.id) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name] = entry
+    path.write_text(json.dumps(manifest))
+    assert store.records() == [good]
+    (line,) = store.repair()
+    assert "manifest.json: damaged" in line
+    assert store.ids() == (good.id,)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "1e400", "\ud800", "", "NaN"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_that_exhausts_a_parser_is_damage(whole: Path, tmp_path: Path, kind: str, content: str) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole, root)
+    (path,) = root.glob(kind)
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    _read_everything(root)
+    assert len(Store(root).repair()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("kind", [*KINDS, "experiments/*/arrays.npz", "galleries/*/0.jpg"])
+def test_a_pipe_in_a_store_hangs_nothing(whole: Path, tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole, root)
+    (path,) = root.glob(kind)
+    path.unlink()
+    os.mkfifo(path)
+    _read_everything(root)
+    assert len(Store(root).repair()) == 1

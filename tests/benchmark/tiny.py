@@ -13,15 +13,15 @@ def write_tiny(root: Path, *, categories: tuple[str, ...] = ("bolt", "nut"), tra
     for number, category in enumerate(categories):
         rng = np.random.default_rng(number)
 
-        def picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        def one_image() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
             return rng.integers(100, 130, (24, 20, 3), dtype=np.uint8)  # noqa: B023
 
         for split, count in (("train", train), ("test", good)):
             for index in range(count):
-                save(root / category / split / "good" / f"{index:03d}.png", picture())
+                save(root / category / split / "good" / f"{index:03d}.png", one_image())
         for defect, count in (("scratch", 3), ("dent", 1)):
             for index in range(count):
-                image, mask = picture(), np.zeros((24, 20), dtype=np.uint8)
+                image, mask = one_image(), np.zeros((24, 20), dtype=np.uint8)
                 image[6:12, 5:10], mask[6:12, 5:10] = 250, 255
                 save(root / category / "test" / defect / f"{index:03d}.png", image)
                 save(root / category / "ground_truth" / defect / f"{index:03d}_mask.png", mask)

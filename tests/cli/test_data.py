@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +22,29 @@ def test_info_ends_with_1_when_an_image_cannot_be_read(andon: Andon, tmp_path: P
     (tmp_path / "test" / "good").mkdir(parents=True)
     (tmp_path / "test" / "good" / "001.png").write_bytes(b"not an image")
     assert "001.png" in andon("data", "info", tmp_path, code=1).stdout
+
+
+def damaged(root: Path, images: Path, count: int) -> Path:
+    """A category whose good test images cannot be read."""
+    (root / "train/good").mkdir(parents=True)
+    Image.open(images / "train/good/000.png").save(root / "train/good/000.png")
+    (root / "test/good").mkdir(parents=True)
+    for i in range(count):
+        (root / f"test/good/{i:03d}.png").write_bytes(b"not an image")
+    return root
+
+
+def test_info_names_the_first_of_each_kind_and_counts_the_rest(andon: Andon, tmp_path: Path, images: Path) -> None:
+    root = damaged(tmp_path / "a", images, 50)
+    text = andon("data", "info", root, code=1).stdout
+    assert text.count("not an image of a known kind") == 3
+    assert "… and 47 more of this kind (unreadable-image)" in text
+    assert "50 errors" in text
+    every = andon("data", "info", root, "--all", code=1).stdout
+    assert every.count("not an image of a known kind") == 50
+    found = json.loads(andon("data", "info", root, "--json", code=1).stdout)
+    assert len([p for p in found["problems"] if p["kind"] == "unreadable-image"]) == 50
+    assert found["counts"]["error"] == 50
 
 
 def test_synth_writes_a_data_set_that_info_finds_whole(andon: Andon, tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ class TestRefused:
         header = picture[8:33]
         other = b"IHDR" + struct.pack(">II", large[1], large[0]) + header[16:21]
         other = header[:4] + other + struct.pack(">I", zlib.crc32(other))
-        monkeypatch.setattr(decode.cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
         for data in (page, picture[:8] + (other + header if first else header + other) + picture[33:]):
             refused(data)
 
@@ -345,10 +345,10 @@ class TestRefused:
         path = tmp_path / "a.png"
         path.write_bytes(encode(gradient()))
 
-        def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        def denied(*args: Any, **kwargs: Any) -> Any:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "open", denied)  # root, who may run this, is denied nothing
+        monkeypatch.setattr(os, "open", denied)  # root, who may run this, is denied nothing
         with pytest.raises(AndonError, match=r"a\.png: cannot be read \(Permission denied\)"):
             read_image(path)
 
@@ -406,7 +406,7 @@ class TestMasks:
         assert read.tolist() == values.tolist()
 
 
-SEEDS = [encode(gradient(16, 16), kind) for kind in (*LOSSLESS, "JPEG", "GIF")] + [
+SEEDS = [encode(gradient(16, 16), kind) for kind in (*LOSSLESS, "JPEG", "GIF", "PPM", "JPEG2000")] + [
     png16(GREY16),
     png16(np.zeros((4, 4, 3), np.uint16)),
     tiff(GREY16),

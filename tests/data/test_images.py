@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from andon.core import AndonError
+from andon.core import AndonError, DataError
 from andon.data import images as images_module
 from andon.data.cache import ArrayCache
 from andon.data.images import ImageMemory, Images, as_images
@@ -30,14 +31,13 @@ def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were decoded, as they were."""
     names: list[str] = []
-    real_image, real_sample = images_module.read_image, Images.image
+    really = Images._decoded
 
-    def image(self: Images, index: int) -> np.ndarray:
+    def decoded(self: Images, index: int, transform: Transform) -> np.ndarray:
         names.append(self.name(index))
-        return real_sample(self, index)
+        return really(self, index, transform)
 
-    assert real_image is not None
-    monkeypatch.setattr(Images, "image", image)
+    monkeypatch.setattr(Images, "_decoded", decoded)
     return names
 
 
@@ -219,3 +219,80 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time(tmp_path: Path) -> Non
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
     assert not np.array_equal(Images([path]).resized(0, SMALL), before)
+
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pil_image_is_what_its_file_is(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(gradient()).convert(mode)
+    path = tmp_path / ("a.png" if mode not in ("CMYK", "YCbCr") else "a.tif")
+    image.save(path)
+    expected = Images([path]).image(0)
+    for given in (image, Image.open(path)):
+        np.testing.assert_array_equal(as_images(given).image(0), expected)
+        np.testing.assert_array_equal(as_images([path, given]).image(1), expected)
+
+
+def test_pil_images_of_16_bits_and_of_a_turned_camera(tmp_path: Path) -> None:
+    deep = np.arange(12 * 17, dtype=np.uint16).reshape(12, 17) * 321
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[274] = orientation
+        Image.fromarray(gradient()).save(tmp_path / f"{orientation}.jpg", exif=exif, quality=95)
+    for path in tmp_path.iterdir():
+        np.testing.assert_array_equal(as_images(Image.open(path)).image(0), Images([path]).image(0))
+
+
+def test_pil_images_that_are_refused(tmp_path: Path) -> None:
+    picture = Image.fromarray(gradient())
+    picture.save(tmp_path / "two.gif", save_all=True, append_images=[Image.fromarray(gradient(seed=1))])
+    picture.save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    for given, message in (
+        (Image.open(tmp_path / "two.gif"), "image 0: an animation"),
+        (Image.open(tmp_path / "cut.png"), "image 0: cannot be read"),
+        (picture.convert("F"), "image 0: a PIL image of mode F is not read"),
+        (picture.convert("LAB"), "mode LAB"),
+        (Image.new("RGB", (0, 5)), "image 0: 0×5 pixels"),
+    ):
+        with pytest.raises(DataError, match=message):
+            as_images(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "images must be a sample, a path, a PIL image or an RGB uint8 array .* list of them, not NoneType"),
+        (3, "not int"),
+        (b"a.png", "not bytes"),
+        ({"a.png": 1}, "not dict"),
+        (torch.zeros(1, 3, 8, 8), "not Tensor; .* predict_batch"),
+        ([torch.zeros(3, 8, 8)], "image 0 must be .*, not Tensor; .* predict_batch"),
+        (["a.png", None], "image 1 must be a sample, .*, not NoneType"),
+        ([[1, 2]], "image 0 must be .*not list"),
+        (np.zeros((4, 4), np.uint8), r"image 0 must be an RGB uint8 array \[H, W, 3\], got uint8 \[4, 4\]"),
+        (np.zeros((4, 4, 3), np.float32), r"image 0 must be an RGB uint8 array .*got float32 \[4, 4, 3\]"),
+        (np.zeros((2, 4, 4, 4), np.uint8), r"image 0 must be an RGB uint8 array .*got uint8 \[4, 4, 4\]"),
+        (np.array(3), "image 0 must be an RGB uint8 array"),
+    ],
+)
+def test_what_is_no_images(given: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        as_images(given)  # type: ignore[arg-type]
+
+
+def test_a_category_is_not_guessed_at(tmp_path: Path) -> None:
+    dataset = load_dataset(mvtec(tmp_path / "b"))
+    for given in (dataset["b"], dataset):
+        with pytest.raises(DataError, match=r"category\.test"):
+            as_images(given)  # type: ignore[arg-type]
+
+
+def test_paths_in_an_array_are_paths(tmp_path: Path) -> None:
+    files = paths(tmp_path, 2)
+    assert len(as_images(np.array([str(f) for f in files]))) == 2  # type: ignore[arg-type]
+    assert len(as_images(np.array(files, dtype=object))) == 2

@@ -130,7 +130,7 @@ class TestMasks:
         ("array", "severity", "kind"),
         [
             (mask(0, 0), "warning", "empty-mask"),
-            (mask(254, 17), "warning", "full-mask"),
+            (mask(254, 17), "error", "full-mask"),
             (mask(254, 3, height=13), "error", "size-mismatch"),
             (mask(253, 3), "error", "unknown-value"),
             (mask(254, 3) + mask(1, 2), "error", "unknown-value"),
@@ -157,7 +157,7 @@ class TestMasks:
         (root / "ground_truth/crack/001_mask.png").rename(root / "ground_truth/crack/007_mask.png")
         assert found(root) == [
             ("error", "missing-mask", "test/crack/001.png"),
-            ("warning", "mask-without-image", "ground_truth/crack"),
+            ("error", "mask-without-image", "ground_truth/crack"),
         ]
 
     def test_none_at_all_is_one_remark(self, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ class TestMasks:
     def test_a_mask_of_a_good_image(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a")
         save(root / "ground_truth/good/0000/0000.png", mask(254, 3))
-        assert found(root) == [("warning", "mask-without-image", "ground_truth/good/0000")]
+        assert found(root) == [("error", "mask-without-image", "ground_truth/good/0000")]
 
     def test_regions_smaller_than_their_threshold(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a", [{**CONFIG[0], "saturation_threshold": 49}, CONFIG[1]])
@@ -182,6 +182,47 @@ class TestMasks:
     def test_entries_never_used(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a", [*CONFIG, {**CONFIG[0], "defect_name": "clip", "pixel_value": 7}])
         assert found(root) == [("info", "unused-entry", "defects_config.json")]
+
+
+class TestUnread:
+    def test_training_images_in_folders_below(self, tmp_path: Path) -> None:
+        root = mvtec(tmp_path / "a")
+        save(root / "train/good/monday/000.png", gradient(seed=77))
+        assert found(root) == [("error", "unread-training-image", "train/good/monday")]
+
+    def test_training_files_of_an_unknown_kind(self, tmp_path: Path) -> None:
+        root = mvtec(tmp_path / "a")
+        for name in ("0009", "0010.abc", "notes.txt"):
+            (root / "train/good" / name).write_bytes(b"x")
+        assert found(root) == [("error", "unread-training-file", "train/good"), ("info", "no-image", "train/good")]
+        text = message(root, "unread-training-file")
+        assert "2 files of a kind that is not read, .abc, no suffix (0009, 0010.abc); convert to PNG" in text
+        assert ".ppm" in text
+
+    def test_test_images_of_a_kind_that_is_not_read(self, tmp_path: Path) -> None:
+        root = mvtec(tmp_path / "a")
+        (root / "test/good/009.heic").write_bytes(b"x")
+        assert found(root) == [("error", "unread-kind", "test/good")]
+        assert "not read, .heic (009.heic)" in message(root, "unread-kind")
+
+
+class TestGroups:
+    def test_by_kind_with_the_first_few_named(self, tmp_path: Path) -> None:
+        root = mvtec(tmp_path / "a")
+        for i in range(1200):
+            (root / f"test/good/x{i}.png").write_bytes(b"")
+        (root / "a.txt").touch()
+        result = info(root)
+        groups = result.groups()
+        assert [(g.severity, g.kind, len(g.problems)) for g in groups] == [
+            ("error", "unreadable-image", 1200),
+            ("info", "no-image", 1),
+        ]
+        lines = groups[0].lines()
+        assert len(lines) == 4
+        assert lines[-1] == "… and 1,197 more of this kind (unreadable-image)"
+        assert len(groups[0].lines(1200)) == 1200
+        assert result.as_dict()["counts"] == {"error": 1200, "warning": 0, "info": 1}
 
 
 class TestCategories:

@@ -305,7 +305,7 @@ class TestFolder:
         save(root / "dent/monday/1.png")
         save(root / "ground_truth/dent/monday/1.png", mask(255, 1))
         category = load_dataset(root)["parts"]
-        assert ids(category) == ["train/good/monday/1", "train/good/tuesday/1", "test/dent/monday/1"]
+        assert ids(category) == ["train/good/monday/1", "test/good/tuesday/1", "test/dent/monday/1"]
         assert category.test[0].ground_truth() is not None
 
     def test_a_link_to_a_folder_above(self, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def write_bad(path: Path, what: str) -> Path:
         ("text.tiff", "not a TIFF"),
         ("a.txt", "not a kind of anomaly map"),
         ("truncated.png", "truncated"),
-        ("truncated.npy", "damaged"),
+        ("truncated.npy", "truncated"),
         ("truncated.tiff", "damaged"),
         ("nan.npy", "1 pixels are NaN"),
         ("nan.tiff", "1 pixels are NaN"),
@@ -162,12 +163,12 @@ def write_bad(path: Path, what: str) -> Path:
         ("bool.npy", "pixels are bool"),
         ("three.npy", r"shape \[1, 2, 3\]"),
         ("nothing.npy", "no pixels"),
-        ("pickle.npy", "damaged"),
+        ("pickle.npy", "shape"),
         ("pages.tiff", "3 pages"),
         ("rgb.tiff", r"shape \[20, 20, 3\]"),
         ("int32.tiff", "pixels are int32"),
-        ("folder.npy", "directory"),
-        ("missing.png", "No such file"),
+        ("folder.npy", "a folder, not an anomaly map"),
+        ("missing.png", "there is no such file"),
     ],
 )
 def test_refused_in_one_line_that_names_the_file(tmp_path, what, message):
@@ -268,3 +269,41 @@ def test_two_maps_of_an_image_are_refused(tmp_path):
 def test_layouts(tmp_path, inside, single, found):
     fill(tmp_path / inside, NAMES)
     assert map_folder(tmp_path, category(), single=single) == (tmp_path / inside if found else None)
+
+
+def test_maps_in_linked_folders_and_circles(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "maps"
+    for name in ("good/000", "good/001", "hole/000", "hole/001"):
+        path = elsewhere / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.ones((4, 4)))
+    folder.mkdir()
+    for name in ("good", "hole"):
+        (folder / name).symlink_to(elsewhere / name)
+    (elsewhere / "hole/up").symlink_to(folder)  # back to where it came from
+    (elsewhere / "hole/self").symlink_to(elsewhere / "hole")
+    files = find_maps(folder, category())
+    assert [p.relative_to(folder).as_posix() for p in files.paths] == [
+        "good/000.npy", "good/001.npy", "hole/000.npy", "hole/001.npy"
+    ]  # fmt: skip
+    # The other folder is reached from the circle once more, and nothing endlessly.
+    assert all(name.startswith("hole/up/good/") for name in files.surplus)
+
+
+def test_a_tiff_whose_piece_unpacks_to_far_more_is_refused(tmp_path):
+    path = tmp_path / "a.tiff"
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(300)) + packer.flush()
+    tifffile.imwrite(path, np.zeros((10, 10), np.uint8), compression="zlib", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        tags = file.pages.first.tags
+        places = tags["StripOffsets"].valueoffset, tags["StripByteCounts"].valueoffset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, places[0], len(data))
+    struct.pack_into("<I", data, places[1], len(bomb))
+    path.write_bytes(bytes(data) + bomb)
+    tracemalloc.start()
+    with pytest.raises(AndonError, match="unpacks to more than its pixels"):
+        read_map(path)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()

@@ -13,6 +13,7 @@ import torch
 from andon.data.images import Images
 from andon.data.transform import Transform
 from andon.features import Extractor, create_extractor, iterate_features
+from andon.features.base import full_float32
 
 TRANSFORM = Transform(size=(32, 40))
 
@@ -85,7 +86,7 @@ def test_without_a_cache_features_are_the_extractors(noise: list[np.ndarray[Any,
     batch = TRANSFORM.normalise(np.stack([TRANSFORM.resize(p) for p in noise]))
     for a, b in zip(found, extractor.inner(batch), strict=True):
         close(a, b)
-    assert extractor.batches == [3, 3, 1]
+    assert extractor.batches == [1] * 7
 
 
 def test_each_image_is_computed_once_and_read_back_equal(noise: list[np.ndarray[Any, Any]]) -> None:
@@ -93,9 +94,9 @@ def test_each_image_is_computed_once_and_read_back_equal(noise: list[np.ndarray[
     images = Images(noise, cache)  # type: ignore[arg-type]
     plain = collected(Counting(), Images(noise), 3)
     few = collected(extractor, images.subset([1, 4]), 3)
-    assert extractor.batches == [2]
+    assert extractor.batches == [1, 1]
     everything = collected(extractor, images, 3)
-    assert extractor.batches == [2, 2, 2, 1], "only what was missing is computed"
+    assert extractor.batches == [1] * 7, "only what was missing is computed"
     again = collected(extractor, images, 5)
     assert sum(extractor.batches) == len(noise)
     locks = cache.locks
@@ -103,7 +104,7 @@ def test_each_image_is_computed_once_and_read_back_equal(noise: list[np.ndarray[
     for level in range(2):
         assert torch.equal(everything[level], again[level])
         assert torch.equal(few[level], everything[level][[1, 4]])
-        close(everything[level], plain[level])
+        assert torch.equal(everything[level], plain[level]), "not even a bit hangs on what was cached"
 
 
 def test_what_another_process_puts_while_we_wait_is_read(noise: list[np.ndarray[Any, Any]]) -> None:
@@ -139,3 +140,36 @@ def test_progress_is_told(noise: list[np.ndarray[Any, Any]]) -> None:
         )
     )
     assert told == [("look", 4, 7), ("look", 7, 7)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_bit_hangs_on_what_is_cached_or_on_the_batch(noise: list[np.ndarray[Any, Any]], threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        expected = collected(Counting(), Images(noise), 7)
+        for filled in ([], [0], [1, 4], [0, 1, 2, 3, 4, 5], list(range(7))):
+            for size in (1, 3, 7):
+                cache = MemoryCache()
+                images = Images(noise, cache)  # type: ignore[arg-type]
+                if filled:
+                    collected(Counting(), images.subset(filled), 2)
+                for a, b in zip(collected(Counting(), images, size), expected, strict=True):
+                    assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_tf32_is_off_inside_and_as_it_was_afterwards() -> None:
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    try:
+        for value in (True, False):
+            for flag in flags:
+                flag.allow_tf32 = value
+            with full_float32():
+                assert [flag.allow_tf32 for flag in flags] == [False, False]
+            assert [flag.allow_tf32 for flag in flags] == [value, value]
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.allow_tf32 = value

@@ -63,7 +63,7 @@ def test_exposure_is_no_defect_and_a_uniform_image_is_no_trouble() -> None:
     detector = create_method("thumbnail-nn").fit([image])
     assert detector.predict([2 * image + 10]).image_scores[0] < 1e-5
     uniform = detector.predict([np.full((48, 48, 3), 7, np.uint8)]).image_scores[0]
-    np.testing.assert_allclose(uniform, np.sqrt(48 * 48 * 3), rtol=1e-6)
+    np.testing.assert_allclose(uniform, 2 * np.sqrt(48 * 48 * 3), rtol=1e-6)
 
 
 def test_banks_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,8 +190,8 @@ def test_a_damaged_record_or_gallery_is_named(tmp_path: Path) -> None:
     store = fill(tmp_path / "s", categories=("washer",))
     first = store.ids()[0]
     (store.path(first) / "record.json").write_text("{")
-    for picture in (store.root / "galleries").glob("*/0.jpg"):
-        picture.write_bytes(b"no image")
+    for copy in (store.root / "galleries").glob("*/0.jpg"):
+        copy.write_bytes(b"no image")
     text = Outline(write_report(Store(store.root), tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert f"{first}/record.json: damaged" in text
     assert "galleries" in text
@@ -285,9 +285,9 @@ def test_alarms_in_the_gallery_follow_the_threshold(store: Store) -> None:
         p.threshold for p in record.evaluation.operating_points if p.source == "test good" and p.target_tnr == 0.95
     )
     arrays_ = store.arrays(record.id)
-    for picture in found.rows:
-        score = arrays_.image_scores[arrays_.sample_ids.index(picture.sample_id)]
-        assert picture.tiles[1].alarm == bool(score > threshold)
+    for row in found.rows:
+        score = arrays_.image_scores[arrays_.sample_ids.index(row.sample_id)]
+        assert row.tiles[1].alarm == bool(score > threshold)
 
 
 def test_the_gallery_keeps_to_its_bytes(store: Store) -> None:

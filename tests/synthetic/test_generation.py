@@ -42,13 +42,13 @@ def test_layout_is_autovis(wiring: Path) -> None:
     assert config["blue_hoop"]["relative_saturation"] is False
     assert len({entry["pixel_value"] for entry in config.values()}) == len(config)
     for defect in defect_types("engine_wiring"):
-        for picture in (category / "test" / defect).glob("*.png"):
-            channels = sorted((category / "ground_truth" / defect / picture.stem).iterdir())
+        for file in (category / "test" / defect).glob("*.png"):
+            channels = sorted((category / "ground_truth" / defect / file.stem).iterdir())
             assert [c.name for c in channels] == [f"{k:04d}.png" for k in range(len(channels))]
             assert channels
             for channel in channels:
                 with Image.open(channel) as mask:
-                    assert mask.mode == "L"
+                    assert mask.mode == "RGB"
                     assert mask.size == (400, 400)
                     values = set(np.unique(np.asarray(mask))) - {0}
                 assert len(values) == 1
@@ -156,7 +156,7 @@ def test_overwrite_replaces_an_earlier_line(tmp_path: Path) -> None:
 def test_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = 0
 
-    def full(path: Path, picture: np.ndarray) -> None:
+    def full(path: Path, file: np.ndarray) -> None:
         nonlocal written
         written += 1
         if written > 2:

@@ -22,6 +22,7 @@ from andon.training import (
     SampleOrder,
     TrainingOptions,
     TrainingReport,
+    checkpoint,
     cosine_schedule,
     step_decay,
     steps_of_epochs,
@@ -159,17 +160,100 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         run(small_network(), fresh_generators(), options, identity="other")
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "code"])
-def test_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+@pytest.fixture(scope="module")
+def half_way(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A checkpoint in the middle of a run."""
+    path = tmp_path_factory.mktemp("run") / "c"
+    with pytest.raises(KilledError):
+        run(small_network(), fresh_generators(), TrainingOptions(checkpoint=path, checkpoint_seconds=0), kill_in=6)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, torch.Tensor]:
+    network = small_network()
+    run(network, fresh_generators(), TrainingOptions())
+    return network.state_dict()
+
+
+def begins_again(path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    """A run with a damaged checkpoint says so once, sets it aside and ends as if there had been none."""
+    damaged = path.read_bytes()
+    network = small_network()
+    with pytest.warns(UserWarning, match="damaged .* begins again") as said:
+        report = run(network, fresh_generators(), TrainingOptions(checkpoint=path))
+    assert len(said) == 1
+    assert report.resumed_at == 0
+    assert path.with_name("c.damaged").read_bytes() == damaged
+    assert all(torch.equal(value, undisturbed[name]) for name, value in network.state_dict().items())
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_again(
+    data: st.DataObject,
+    half_way: bytes,
+    undisturbed: dict[str, torch.Tensor],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    kind = data.draw(st.sampled_from(["byte", "cut", "longer", "zeros", "other"]))
+    content, place = bytearray(half_way), data.draw(st.integers(0, len(half_way) - 1))
+    match kind:
+        case "byte":
+            content[place] ^= data.draw(st.integers(1, 255))
+        case "cut":
+            del content[place:]
+        case "longer":
+            content += data.draw(st.binary(min_size=1, max_size=50))
+        case "zeros":
+            content[place : place + 64] = b"\1" * 7 if place % 2 else bytes(65)
+        case _:
+            content = bytearray(data.draw(st.binary(max_size=200)))
+    path = tmp_path_factory.mktemp("damaged") / "c"
+    path.write_bytes(content)
+    begins_again(path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "change", ["no modules", "other tensor", "other optimiser", "generators", "curve", "step", "list"]
+)
+def test_a_whole_checkpoint_that_does_not_fit_changes_nothing(
+    tmp_path: Path, half_way: bytes, undisturbed: dict[str, torch.Tensor], change: str
+) -> None:
+    """Of another version of Andon, say: what was taken from it is undone."""
     path = tmp_path / "c"
-    run(small_network(), fresh_generators(), TrainingOptions(checkpoint=path))
-    content = path.read_bytes()
-    if damage == "code":
-        torch.save({"format": 1, "identity": Path("x")}, path)
-    else:
-        path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"hello" * 100}[damage])
-    with pytest.raises(AndonError, match=r"checkpoint .*cannot be read .*remove it"):
-        run(small_network(), fresh_generators(), TrainingOptions(checkpoint=path))
+    path.write_bytes(half_way)
+    state: Any = dict(checkpoint._sealed_state(path))
+    match change:
+        case "no modules":
+            del state["modules"]
+        case "other tensor":
+            state["modules"]["network"]["4.weight"] = torch.zeros(2)
+        case "other optimiser":
+            state["optimiser"]["param_groups"] = []
+        case "generators":
+            state["generators"]["numpy"] = "{}"
+        case "curve":
+            state["curve"] = "[1]"
+        case "step":
+            state["step"] = -3
+        case "list":
+            state = [1]
+    torch.save(state, path)
+    checkpoint._seal(path)
+    begins_again(path, undisturbed)
+
+
+def test_a_checkpoint_with_code_is_not_run(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    torch.save({"format": 2, "identity": Path("x")}, tmp_path / "c")
+    checkpoint._seal(tmp_path / "c")
+    begins_again(tmp_path / "c", undisturbed)
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".c.0123").write_bytes(b"torn")
+    run(small_network(), fresh_generators(), TrainingOptions(checkpoint=tmp_path / "c"))
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["ordered_map", "shared_pool"]
+__all__ = ["ByteBudget", "ordered_map", "shared_pool"]
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -17,6 +19,7 @@ ResultT = TypeVar("ResultT")
 
 _pool: ThreadPoolExecutor | None = None
 _mutex = threading.Lock()
+_budgets: weakref.WeakSet[ByteBudget] = weakref.WeakSet()
 
 
 def shared_pool() -> ThreadPoolExecutor:
@@ -32,13 +35,57 @@ def shared_pool() -> ThreadPoolExecutor:
 
 
 def _forget_pool() -> None:
-    """A forked child has the pool's object but none of its threads."""
+    """A forked child has the pool's object but none of its threads, and nobody who gives bytes back."""
     global _pool, _mutex
     _pool, _mutex = None, threading.Lock()
+    for budget in _budgets:
+        budget._reset()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
+
+
+class ByteBudget:
+    """Bytes that threads may take together: who wants more than is left waits until others give theirs back.
+
+    First come, first served, so that a large wish is not passed over by small ones for ever. A wish above ``limit``
+    gets all of it, alone. A thread that holds some must not ask for more.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._reset()
+        _budgets.add(self)
+
+    def _reset(self) -> None:
+        self._taken = 0
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that are held at the moment."""
+        return self._taken
+
+    @contextmanager
+    def held(self, n_bytes: int) -> Iterator[None]:
+        """Holds so many bytes for the block."""
+        wish, n_bytes = object(), min(n_bytes, self.limit)
+        with self._changed:
+            self._queue.append(wish)
+            try:
+                self._changed.wait_for(lambda: self._queue[0] is wish and self._taken + n_bytes <= self.limit)
+                self._taken += n_bytes
+            finally:
+                self._queue.remove(wish)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= n_bytes
+                self._changed.notify_all()
 
 
 def ordered_map(

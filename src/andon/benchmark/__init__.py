@@ -21,7 +21,18 @@ from andon._tools.faces import lazy_face
 if TYPE_CHECKING:
     from andon.benchmark.bench import PlanStatus, RunSummary, plan_status, resume_plan, run_plan
     from andon.benchmark.engine import cpu_count
-    from andon.benchmark.events import ExperimentEvent, Failed, Planned, Progressed, Repaired, RunEvent, Started
+    from andon.benchmark.events import (
+        DataProblem,
+        ExperimentEvent,
+        Failed,
+        ImportsCode,
+        Planned,
+        Progressed,
+        Repaired,
+        Restarted,
+        RunEvent,
+        Started,
+    )
     from andon.benchmark.expansion import expand
     from andon.benchmark.gallery import GalleryImage, GalleryMaps
     from andon.benchmark.judge import evaluate
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from andon.benchmark.store import Store
 
 __all__ = [
+    "DataProblem",
     "ExperimentEvent",
     "ExperimentRecord",
     "ExperimentSpec",
@@ -39,6 +51,7 @@ __all__ = [
     "Failure",
     "GalleryImage",
     "GalleryMaps",
+    "ImportsCode",
     "MapsReport",
     "Plan",
     "PlanStatus",
@@ -46,6 +59,7 @@ __all__ = [
     "Progressed",
     "Protocol",
     "Repaired",
+    "Restarted",
     "RunEvent",
     "RunSummary",
     "Started",
@@ -73,7 +87,9 @@ __getattr__, __dir__ = lazy_face(
         "andon.benchmark.bench": "PlanStatus RunSummary plan_status resume_plan run_plan",
         "andon.benchmark.engine": "cpu_count",
         "andon.benchmark.judge": "evaluate",
-        "andon.benchmark.events": "ExperimentEvent Failed Planned Progressed Repaired RunEvent Started",
+        "andon.benchmark.events": (
+            "DataProblem ExperimentEvent Failed ImportsCode Planned Progressed Repaired Restarted RunEvent Started"
+        ),
         "andon.benchmark.expansion": "expand",
         "andon.benchmark.gallery": "GalleryImage GalleryMaps",
         "andon.benchmark.maps": "MapsReport evaluate_maps",

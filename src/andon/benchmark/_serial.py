@@ -7,39 +7,58 @@ import io
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from andon._tools.models import first_fault
 from andon.core import StoreError
 
-__all__ = ["UNREADABLE", "damaged", "digest", "json_bytes", "load_npz", "npz_bytes"]
+__all__ = ["UNREADABLE", "damaged", "digest", "json_bytes", "load_npz", "npz_bytes", "read_bytes", "read_model"]
 
-UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    SyntaxError,  # Pillow's for broken PNG
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-)
-"""What reading a damaged file can raise."""
+UNREADABLE = (Exception,)
+"""What reading a damaged file can raise: anything, from a KeyError to NumPy's, Pillow's and zlib's own errors."""
+ModelT = TypeVar("ModelT", bound=BaseModel)
+_REASON = 300
+_LARGEST_ARRAYS = 2**30
+"""Bytes of arrays that an archive may unpack to."""
 
 
 def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def damaged(path: Path, reason: str) -> StoreError:
-    return StoreError(f"{path}: damaged ({reason})")
+def damaged(path: Path, error: str | Exception) -> StoreError:
+    """The error of a damaged file, in one line: why, or what reading it raised."""
+    if isinstance(error, str):
+        reason = error
+    elif isinstance(error, ValidationError):
+        reason = first_fault(error)
+    elif isinstance(error, OSError):
+        reason = error.strerror or str(error)
+    else:
+        reason = str(error)
+    reason = " ".join(reason.split()) or type(error).__name__
+    return StoreError(f"{path}: damaged ({reason[:_REASON]}{'…' if len(reason) > _REASON else ''})")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; OSError for what is no regular file: a pipe would make its reader wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path.read_bytes()
+
+
+def read_model(model: type[ModelT], path: Path) -> ModelT:
+    """A JSON file as a model; StoreError where it is none."""
+    try:
+        return model.model_validate_json(read_bytes(path))
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
 
 
 def json_bytes(model: BaseModel) -> bytes:
@@ -64,5 +83,10 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 
 def load_npz(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    # What an archive declares is the most that is unpacked of it.
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        declared = sum(member.file_size for member in packed.infolist())
+    if declared > _LARGEST_ARRAYS:
+        raise ValueError(f"{len(content):,} bytes that unpack to {declared:,} (limit {_LARGEST_ARRAYS:,})")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

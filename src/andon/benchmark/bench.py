@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from andon._tools.models import first_fault
 from andon.benchmark._files import StoreWriteError
 from andon.benchmark.engine import Engine, Job, LocalEngine
 from andon.benchmark.events import (
@@ -20,14 +23,19 @@ from andon.benchmark.events import (
     ExperimentEvent,
     Failed,
     Finished,
+    ImportsCode,
     Planned,
     Progressed,
     Repaired,
+    Restarted,
     RunEvent,
     Started,
 )
 from andon.benchmark.expansion import ExpandedPlan, expand
+from andon.benchmark.foreign import foreign_code, refuse_unknown_code
+from andon.benchmark.needed import check_weights
 from andon.benchmark.plan import Plan, PlanContent, load_plan
+from andon.benchmark.preflight import check_data
 from andon.benchmark.record import ExperimentSpec, Failure, StoredDataset, StoredPlan
 from andon.benchmark.runner import RunOptions, keep_gallery, run_experiment
 from andon.benchmark.store import Store
@@ -88,6 +96,8 @@ def run_plan(
     device: str = "cpu",
     cache: Literal[False] | str | Path | None = None,
     retry_failed: bool = True,
+    anyway: bool = False,
+    skip_bad: bool = False,
     engine: Engine | None = None,
     on_event: Callable[[RunEvent], None] = lambda event: None,
     progress: ProgressCallback = no_progress,
@@ -103,40 +113,58 @@ def run_plan(
         cache: folder for images and features; None for the store's own, False for none (then every seed computes its
             features anew, and all times are the methods' whole cost).
         retry_failed: whether experiments that failed before are tried again.
+        anyway: whether to run on data that ``data info`` finds errors in.
+        skip_bad: runs without the images that cannot be read, whatever the plan says (``andon.benchmark.skipping``).
         engine: what runs the experiments; this machine by default.
         on_event: told what happens; an exception from it ends the run.
         progress: stage "fingerprint" while the files of the data sets are hashed.
 
     Raises:
-        AndonError: the plan or its data is not right, another run holds the store.
+        AndonError: the plan or its data is not right (see ``anyway``), another run holds the store.
         StoreWriteError: the store cannot be written; finished experiments are kept.
         KeyboardInterrupt: the experiments in flight are lost, the store is consistent.
     """
     start = time.perf_counter()
-    if not isinstance(plan, Plan):
-        plan = load_plan(plan)
-    plan = plan.with_data(data)
-    expanded = expand(plan, progress=progress)
-    if engine is None:
-        device_jobs = 1 if jobs is None and device != "cpu" else jobs
-        engine = LocalEngine(device_jobs, threads, preload=("andon.benchmark.runner",))
+    expanded = expand(_read_plan(plan, data, skip_bad), progress=progress)
+    engine = engine or _local_engine(jobs, threads, device)
     store = Store(store_dir, create=True)
     with store.lock():
-        repaired = store.repair()
-        for line in repaired:
-            on_event(Repaired(line))
-        store.write_plan(_stored(expanded))
+        repaired = _repaired(store, on_event)
         skipped, todo = _left(expanded, store, retry_failed)
+        check_data(expanded, todo, anyway=anyway, on_event=on_event, progress=progress)
+        if isinstance(engine, LocalEngine):  # another's machines have weights of their own
+            check_weights(expanded, todo)
+        store.write_plan(_stored(expanded))
         run = _Run(store, todo, on_event)
         on_event(Planned(f"{len(todo)} experiments to do, {len(skipped)} done before", len(todo)))
-        cache_root = None if cache is False else store.cache_root if cache is None else Path(cache)
         try:
-            engine.run(_jobs(expanded, todo, store, cache_root, device, run.log), run.handle)
+            engine.run(_jobs(expanded, todo, store, _cache_root(cache, store), device, run.log), run.handle)
         finally:
             store.empty_scratch()
         return RunSummary(
             tuple(run.finished), tuple(skipped), tuple(run.failed), tuple(repaired), time.perf_counter() - start
         )
+
+
+def _read_plan(plan: Plan | str | Path, data: Sequence[str | Path], skip_bad: bool) -> Plan:
+    read = (plan if isinstance(plan, Plan) else load_plan(plan)).with_data(data)
+    return read.without_unreadable() if skip_bad else read
+
+
+def _repaired(store: Store, on_event: Callable[[RunEvent], None]) -> list[str]:
+    lines = list(store.repair())
+    for line in lines:
+        on_event(Repaired(line))
+    return lines
+
+
+def _cache_root(cache: Literal[False] | str | Path | None, store: Store) -> Path | None:
+    return None if cache is False else store.cache_root if cache is None else Path(cache)
+
+
+def _local_engine(jobs: int | None, threads: int | None, device: str) -> LocalEngine:
+    device_jobs = 1 if jobs is None and device != "cpu" else jobs
+    return LocalEngine(device_jobs, threads, preload=("andon.benchmark.runner",))
 
 
 def _left(
@@ -152,16 +180,19 @@ def _left(
     return skipped, [s for s in expanded.specs if s.id not in skip]
 
 
-def resume_plan(store_dir: str | Path, name: str | None = None, **options: Any) -> RunSummary:
+def resume_plan(store_dir: str | Path, name: str | None = None, *, trust: bool = False, **options: Any) -> RunSummary:
     """Goes on with a plan from what the store knows of it: neither the plan's file nor its options are needed again.
 
     Args:
         store_dir: the store's folder.
         name: the plan, where the store has several.
+        trust: import the code from outside that the plan names even if this user has not run it before, or if it has
+            changed since.
         options: as for ``run_plan`` (``data`` where the images have moved).
 
     Raises:
-        AndonError: the store has no plan, or several and none was named; otherwise as ``run_plan``.
+        AndonError: the store has no plan, or several and none was named; code from outside that is not known here;
+            otherwise as ``run_plan``.
     """
     store = Store(store_dir)
     plans = store.plans()
@@ -172,7 +203,16 @@ def resume_plan(store_dir: str | Path, name: str | None = None, **options: Any) 
         known = f"it has: {listed(p.name for p in plans)}" if plans else "run one first"
         raise StoreError(f"{store.root}: has no plan{f' {name!r}' if name else ''}; {known}")
     where = f"plan {stored.name} of {store.root}"
-    plan = Plan(stored.name, PlanContent.model_validate(stored.content), stored.source, where, Path(stored.base))
+    try:
+        content = PlanContent.model_validate(stored.content)
+    except ValidationError as error:
+        raise StoreError(f"{where}: cannot be run ({first_fault(error)})") from error
+    plan = Plan(stored.name, content, stored.source, where, Path(stored.base))
+    if not trust:
+        refuse_unknown_code(stored, plan, where)
+    on_event = options.get("on_event", lambda event: None)
+    for code in foreign_code(plan):
+        on_event(ImportsCode(f"imports {code.reference} from {code.path} (SHA-256 {code.sha256})"))
     return run_plan(plan, store_dir, **options)
 
 
@@ -219,6 +259,7 @@ class ExperimentJob:
     measure_speed: bool
     reference: str
     log: Path
+    skipped: tuple[str, ...] = ()
 
 
 def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
@@ -228,7 +269,7 @@ def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
         job.category,
         Store(job.store),
         None if job.cache is None else ArrayCache(job.cache),
-        options=RunOptions(job.device, job.keep_maps, job.keep_model, job.measure_speed, job.reference),
+        options=RunOptions(job.device, job.keep_maps, job.keep_model, job.measure_speed, job.reference, job.skipped),
         log=job.log,
         progress=progress,
     )
@@ -259,6 +300,7 @@ def _jobs(
             measure_speed=spec.seed == first_seeds[spec.label],
             reference=expanded.references[spec.id],
             log=log(spec),
+            skipped=expanded.skipped.get((spec.dataset, spec.category), ()),
         )
         group = f"{spec.dataset}/{spec.category}/{spec.config.get('backbone', spec.label)}"
         jobs.append(Job(spec.id, experiment_job, (job,), log=log(spec), timeout=content.timeout, group=group))
@@ -288,6 +330,8 @@ class _Run:
                 self._tell(event, _title(spec))
             case Progressed(stage=stage):
                 self._tell(event, f"{_title(spec)}: {stage}")
+            case Restarted(reason=reason):
+                self._tell(event, f"{_title(spec)}: {reason}")
             case Finished():
                 self._finish(spec, event)
             case Failed():
@@ -350,4 +394,5 @@ def _stored(expanded: ExpandedPlan) -> StoredPlan:
             for d in expanded.datasets.values()
         ),
         specs=expanded.specs,
+        code=foreign_code(plan, seal=True),
     )

@@ -12,7 +12,10 @@ What can become of a job:
   Python sees (``MemoryError``, torch's allocators) is one of these;
 - its process dies (signal, ``os._exit``, crash in native code): ``Failed("killed")`` with signal or exit code, and the
   last lines it printed;
-- it is not done after its ``timeout``: its process and all that it started are killed: ``Failed("timeout")``.
+- it is not done after its ``timeout``: its process and all that it started are killed: ``Failed("timeout")``;
+- the fork server dies (killed, out of memory): nobody could tell any more how the processes in flight end, so they are
+  killed and their jobs begin again (``Restarted``) under another server. A job to which that happens twice has
+  ``Failed("killed")``, lest one that kills it goes on for ever.
 
 If the engine's own process is interrupted (Ctrl-C) or ``on_event`` raises, all children are killed before the exception
 goes on; if it is itself killed, the children notice and end.
@@ -24,6 +27,7 @@ import contextlib
 import faulthandler
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -39,13 +43,20 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from andon.benchmark.events import Event, Failed, Finished, Progressed, Started
+import psutil
+
+from andon._tools.text import first_line
+from andon.benchmark.events import Event, Failed, Finished, Progressed, Restarted, Started
 from andon.core import AndonError, ConfigError, ProgressCallback
 
 __all__ = ["Engine", "Job", "LocalEngine", "cpu_count"]
 
 _LOG_LINES = 40
+_STARTS = 3
+"""Attempts to start a process while fork servers die under it."""
 _PROGRESS_INTERVAL = 0.1
+_JOB_BYTES = 4 * 2**30
+"""Memory that a job is supposed to need, where nobody says how many jobs there shall be."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,18 @@ class Engine(Protocol):
     """What runs jobs: this machine, or a cluster."""
 
     def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
-        """Runs all jobs; for each ``Started``, any number of ``Progressed``, then ``Finished`` or ``Failed``.
+        """Runs all jobs; for each ``Started``, any number of ``Progressed``, then ``Finished`` or ``Failed``; or
+        ``Restarted``, and it begins anew.
 
         ``on_event`` is called in the caller's thread. An exception from it ends the run and all jobs in flight.
         """
         ...
+
+
+def _thread_limit() -> int | None:
+    """The environment's OMP_NUM_THREADS (of a list the first, OpenMP's outermost level); None where it says none."""
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def cpu_count() -> int:
@@ -94,6 +112,8 @@ class _Running:
     process: BaseProcess
     connection: multiprocessing.connection.Connection
     started: float
+    server: int | None
+    """The fork server that it came from."""
     done: bool = False
     error: tuple[str, str, str] | None = None
     open: bool = True
@@ -108,8 +128,10 @@ class LocalEngine:
     """One process a job on this machine.
 
     Attributes:
-        jobs: at a time. The default leaves four processors to each, so one job on small machines.
-        threads: for each job's numerical libraries; the default shares the processors among the jobs.
+        jobs: at a time; by default as many as the processors have room for, but none without 4 GiB of memory to it.
+        threads: for each job's numerical libraries. They decide the last bits of what a job computes, so their number
+            does not hang on ``jobs`` or on the machine: it is 1 by default. The environment's OMP_NUM_THREADS is its
+            upper bound.
         preload: modules to import once for all processes.
     """
 
@@ -117,19 +139,28 @@ class LocalEngine:
     threads: int | None = None
     preload: tuple[str, ...] = ()
     _running: list[_Running] = field(default_factory=list, init=False, repr=False)
+    _waiting: deque[Job] = field(default_factory=deque, init=False, repr=False)
+    _restarted: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("jobs", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
-        self.jobs = self.jobs or max(1, cpu_count() // 4)
-        self.threads = self.threads or max(1, cpu_count() // self.jobs)
+        limit = _thread_limit()
+        if limit is not None and self.threads is not None and self.threads > limit:
+            raise ConfigError(
+                f"threads must be at most {limit}, not {self.threads}: the environment has OMP_NUM_THREADS={limit}"
+            )
+        self.threads = self.threads or 1
+        room = min(cpu_count() // self.threads, int(psutil.virtual_memory().total / _JOB_BYTES))
+        self.jobs = self.jobs or max(1, room)
 
     def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
         """See ``Engine.run``."""
         assert self.jobs is not None
-        waiting = deque(jobs)
+        waiting = self._waiting = deque(jobs)
+        self._restarted.clear()
         context = _context(self.preload)
         try:
             while waiting or self._running:
@@ -156,14 +187,28 @@ class LocalEngine:
         return job
 
     def _start(self, job: Job, context: BaseContext) -> _Running:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(  # type: ignore[attr-defined]
-            target=_child, args=(job, theirs, self.threads), name=f"andon-{job.id}", daemon=False
-        )
-        with _no_main_module():
-            process.start()
-        theirs.close()
-        return _Running(job, process, ours, time.monotonic())
+        """Starts a job's process; AndonError where that cannot be."""
+        for attempt in range(_STARTS):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(  # type: ignore[attr-defined]
+                target=_child, args=(job, theirs, self.threads), name=f"andon-{job.id}", daemon=False
+            )
+            try:
+                with _no_main_module():
+                    process.start()
+                return _Running(job, process, ours, time.monotonic(), _fork_server())
+            except (OSError, EOFError) as error:  # the server died: the next attempt starts another
+                ours.close()
+                _fork_server_gone(_fork_server())  # or multiprocessing would take the dying one for alive
+                if attempt == _STARTS - 1:
+                    raise AndonError(
+                        f"no process can be started for an experiment, {_STARTS} times in a row ({first_line(error)}): "
+                        "out of memory, or is the process that starts them (fork server) being killed? "
+                        "What was finished is kept: run the same command again"
+                    ) from error
+            finally:
+                theirs.close()
+        raise AssertionError
 
     def _wait(self) -> None:
         """Until a child says something, ends, or is overdue."""
@@ -188,8 +233,16 @@ class LocalEngine:
         yield from self._read(running)
         running.connection.close()
         job_id, code = running.job.id, running.process.exitcode
+        orphaned = ended and code == _UNKNOWN and _fork_server_gone(running.server)
+        _kill_rest(running.process, alone=orphaned)
         if running.done:
             yield Finished(job_id, seconds)
+        elif orphaned and running.error is None and job_id not in self._restarted:
+            self._restarted.add(job_id)
+            self._waiting.appendleft(running.job)
+            yield Restarted(job_id, f"{_SERVER_DIED}: begun again")
+        elif orphaned and running.error is None:
+            yield Failed(job_id, "killed", f"{_SERVER_DIED}, twice", _tail(running.job.log), seconds)
         elif running.error is not None:
             error, reason, detail = running.error
             yield Failed(job_id, "error", reason, detail, seconds, error)
@@ -231,6 +284,48 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+_UNKNOWN = 255
+"""The exit code that multiprocessing gives where the fork server, which alone would know it, has died."""
+_SERVER_DIED = "the process that starts the experiments' processes (fork server) ended while this one ran"
+
+
+def _fork_server() -> int | None:
+    """Id of the process that forks this one's children; None where there is none."""
+    server = getattr(multiprocessing.forkserver, "_forkserver", None)
+    pid = getattr(server, "_forkserver_pid", None)
+    return pid if isinstance(pid, int) else None
+
+
+def _fork_server_gone(pid: int | None) -> bool:
+    """Whether a fork server has ended; it is left to multiprocessing to take note of it."""
+    if pid is None:
+        return False
+    for _ in range(100):  # its end is seen by its children's pipes some moments before
+        try:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:  # multiprocessing did, and has another by now
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _kill_rest(process: BaseProcess, *, alone: bool) -> None:
+    """Kills what is left of the process group that a child led when it ended.
+
+    Args:
+        alone: its end is only supposed, because its fork server has died: it may be running still.
+    """
+    if process.pid is None:
+        return
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if alone:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _kill(process: BaseProcess) -> None:

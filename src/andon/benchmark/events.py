@@ -8,13 +8,16 @@ from typing import Literal
 from andon.benchmark.record import ExperimentSpec
 
 __all__ = [
+    "DataProblem",
     "Event",
     "ExperimentEvent",
     "Failed",
     "Finished",
+    "ImportsCode",
     "Planned",
     "Progressed",
     "Repaired",
+    "Restarted",
     "RunEvent",
     "Started",
 ]
@@ -46,6 +49,18 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Restarted:
+    """A job's process was lost by no fault of its own; it begins again.
+
+    Attributes:
+        reason: one line.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """A job has no result.
 
@@ -64,7 +79,7 @@ class Failed:
     error: str = ""
 
 
-Event = Started | Progressed | Finished | Failed
+Event = Started | Progressed | Restarted | Finished | Failed
 """Of a job."""
 
 
@@ -89,6 +104,13 @@ class Repaired:
 
 
 @dataclass(frozen=True)
+class ImportsCode:
+    """A plan from a store is going to import code from outside: what, from where, with which hash."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class ExperimentEvent:
     """Something happened to an experiment.
 
@@ -108,5 +130,12 @@ class ExperimentEvent:
     eta_seconds: float | None
 
 
-RunEvent = Planned | Repaired | ExperimentEvent
+@dataclass(frozen=True)
+class DataProblem:
+    """Something in the data would make results wrong or impossible; comes before any experiment starts."""
+
+    message: str
+
+
+RunEvent = Planned | Repaired | DataProblem | ImportsCode | ExperimentEvent
 """Of a run; ``match`` tells them apart."""

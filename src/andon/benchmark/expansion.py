@@ -9,6 +9,7 @@ from typing import Any
 
 from andon.benchmark.plan import Filter, MethodEntry, Plan, validated
 from andon.benchmark.record import ExperimentSpec, Protocol
+from andon.benchmark.skipping import readable
 from andon.core import AndonError, Category, ConfigError, Dataset, ProgressCallback, canonical_json, no_progress
 from andon.data import category_fingerprint, load_dataset
 from andon.methods import code_fingerprint, create_method, preset_config
@@ -28,6 +29,8 @@ class ExpandedPlan:
         specs: its experiments: by category, then those that share features, then seeds.
         references: for each experiment's id what ``create_method`` is called with (absolute paths for methods by file).
         unseeded: ids of experiments whose result does not depend on the seed: they run once for all seeds.
+        whole: the data sets with the images that ``skip_bad`` leaves out.
+        skipped: ids of those images, by data set and category.
     """
 
     plan: Plan
@@ -35,6 +38,8 @@ class ExpandedPlan:
     specs: tuple[ExperimentSpec, ...]
     references: Mapping[str, str]
     unseeded: frozenset[str]
+    whole: Mapping[str, Dataset]
+    skipped: Mapping[tuple[str, str], tuple[str, ...]]
 
     def category(self, spec: ExperimentSpec) -> Category:
         """The category of an experiment."""
@@ -46,7 +51,7 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
 
     Args:
         plan: the plan.
-        progress: stage "fingerprint", files of one category after the other.
+        progress: stage "fingerprint", files of one category after the other; with ``skip_bad`` "images" before it.
 
     Raises:
         AndonError: missing folder, unknown category, category without good training or without test images, unknown
@@ -58,7 +63,8 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
     for index, label in enumerate(labels):
         if label in labels[:index]:
             raise plan.error(("methods", index), f"a second method called {label!r}: give it a label of its own")
-    datasets = dict(_load_datasets(plan))
+    whole = dict(_load_datasets(plan))
+    datasets, skipped = _usable(plan, whole, progress)
     # Of the methods of a category those that share features come together, so that a cache that cannot hold
     # everything still holds them; otherwise the plan's order stays.
     keys = [m.feature_key for m in methods]
@@ -86,7 +92,7 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
     choice.check()
     if not specs:
         raise ConfigError(f"{plan.where}: no experiment is left by include and exclude")
-    return ExpandedPlan(plan, datasets, tuple(specs), references, frozenset(unseeded))
+    return ExpandedPlan(plan, datasets, tuple(specs), references, frozenset(unseeded), whole, skipped)
 
 
 class _Choice:
@@ -204,9 +210,28 @@ def _load_datasets(plan: Plan) -> Iterator[tuple[str, Dataset]]:
             raise plan.error(location, str(error)) from error
         if dataset.name in names:
             raise plan.error(location, f"a second data set called {dataset.name!r}: give it a name of its own")
-        for category in dataset:
-            for what, samples in (("good training", category.train), ("test", category.test)):
-                if not samples:
-                    raise plan.error(location, f"category {category.name} ({category.root}) has no {what} images")
+        _check_split(plan, location, dataset)
         names.add(dataset.name)
         yield dataset.name, dataset
+
+
+def _check_split(plan: Plan, location: tuple[str, int], dataset: Dataset, why: str = "") -> None:
+    for category in dataset:
+        for what, samples in (("good training", category.train), ("test", category.test)):
+            if not samples:
+                raise plan.error(location, f"category {category.name} ({category.root}) has no {what} images{why}")
+
+
+def _usable(
+    plan: Plan, whole: Mapping[str, Dataset], progress: ProgressCallback
+) -> tuple[Mapping[str, Dataset], dict[tuple[str, str], tuple[str, ...]]]:
+    """The data sets that experiments run on, and what ``skip_bad`` leaves out of them."""
+    if not plan.content.skip_bad:
+        return whole, {}
+    datasets: dict[str, Dataset] = {}
+    skipped: dict[tuple[str, str], tuple[str, ...]] = {}
+    for index, (name, dataset) in enumerate(whole.items()):
+        datasets[name], left_out = readable(dataset, progress=progress)
+        _check_split(plan, ("datasets", index), datasets[name], " that can be read")
+        skipped |= {(name, category): ids for category, ids in left_out.items()}
+    return datasets, skipped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import PositiveInt
 
-from andon.benchmark._serial import UNREADABLE, damaged
+from andon._tools.models import FrozenModel
+from andon.benchmark._serial import UNREADABLE, damaged, json_bytes, read_bytes
 from andon.core import BoolArray, FloatArray, ImageArray, Region
 
 __all__ = ["GalleryImage", "GalleryMaps", "gallery_problem", "read_gallery", "shrink", "write_gallery"]
@@ -88,6 +90,22 @@ class GalleryImage:
     mask: BoolArray | None = field(repr=False)
 
 
+class _Entry(FrozenModel):
+    sample_id: str
+    defect_type: str
+    size: tuple[PositiveInt, PositiveInt]
+    image: str
+    mask: str | None
+
+
+class _Content(FrozenModel):
+    """``gallery.json``."""
+
+    dataset: str
+    category: str
+    pictures: tuple[_Entry, ...]
+
+
 def shrink(
     sample_id: str, defect_type: str, image: ImageArray, mask: BoolArray | None, side: int = GALLERY_SIDE
 ) -> GalleryImage:
@@ -115,34 +133,36 @@ def write_gallery(folder: Path, dataset: str, category: str, images: Sequence[Ga
             mask = f"{index}-mask.png"
             Image.fromarray(image.mask.astype(np.uint8) * 255).save(folder / mask)
         entries.append(
-            {
-                "sample_id": image.sample_id,
-                "defect_type": image.defect_type,
-                "size": list(image.size),
-                "image": filename,
-                "mask": mask,
-            }
+            _Entry(
+                sample_id=image.sample_id,
+                defect_type=image.defect_type,
+                size=image.size,
+                image=filename,
+                mask=mask,
+            )
         )
-    content = {"dataset": dataset, "category": category, "pictures": entries}
-    (folder / "gallery.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    content = _Content(dataset=dataset, category=category, pictures=tuple(entries))
+    (folder / "gallery.json").write_bytes(json_bytes(content))
 
 
 def read_gallery(folder: Path) -> list[GalleryImage]:
     """The images of a gallery's folder; any of ``UNREADABLE`` where it is damaged."""
     images = []
-    content = json.loads((folder / "gallery.json").read_bytes())
-    for entry in content["pictures"]:
-        pixels = _read_pixels(folder, entry["image"], "RGB")
-        mask = None if entry["mask"] is None else _read_pixels(folder, entry["mask"], "L") > 0
-        height, width = entry["size"]
-        images.append(GalleryImage(entry["sample_id"], entry["defect_type"], (height, width), pixels, mask))
+    content = _Content.model_validate_json(read_bytes(folder / "gallery.json"))
+    for entry in content.pictures:
+        pixels = _read_pixels(folder, entry.image, "RGB")
+        mask = None if entry.mask is None else _read_pixels(folder, entry.mask, "L") > 0
+        if mask is not None and mask.shape != pixels.shape[:2]:
+            raise ValueError(f"{entry.mask} has another size than {entry.image}")
+        images.append(GalleryImage(entry.sample_id, entry.defect_type, entry.size, pixels, mask))
     return images
 
 
 def _read_pixels(folder: Path, name: str, mode: str) -> npt.NDArray[np.uint8]:
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a file of the gallery")
-    with Image.open(folder / name) as image:
+    # Of the kinds that are written alone: Pillow would start other programs for some.
+    with Image.open(io.BytesIO(read_bytes(folder / name)), formats=("JPEG", "PNG")) as image:
         if max(image.size) > GALLERY_SIDE:
             raise ValueError(f"{name} is larger than a gallery image")
         return np.asarray(image.convert(mode))
@@ -153,5 +173,5 @@ def gallery_problem(folder: Path) -> str | None:
     try:
         read_gallery(folder)
     except UNREADABLE as error:
-        return str(damaged(folder, str(error)))
+        return str(damaged(folder, error))
     return None

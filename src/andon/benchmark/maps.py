@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from andon._tools.files import read_regular
 from andon.core import (
     AndonError,
     Category,
@@ -32,6 +34,8 @@ from andon.evaluation import (
 
 __all__ = ["MapsReport", "evaluate_maps", "official_metrics"]
 
+_MOST_SCORES = 2**28
+"""Largest table of scores, bytes: some millions of images."""
 _FILE_SUFFIXES = (*MAP_SUFFIXES, ".jpg", ".jpeg", ".bmp")
 
 
@@ -151,7 +155,7 @@ def _read_scores(path: Path) -> dict[tuple[str | None, str], float]:
     """Image scores of a CSV file by (category or None, ``<defect type>/<name>``)."""
     table: dict[tuple[str | None, str], float] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(read_regular(path, _MOST_SCORES, what="a table").decode("utf-8-sig"), newline="") as file:
             reader = csv.DictReader(file)
             if reader.fieldnames is None or not {"sample", "score"} <= set(reader.fieldnames):
                 raise DataError(f"{path}: the first line must name the columns: sample,score (and category)")

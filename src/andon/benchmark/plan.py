@@ -14,6 +14,7 @@
     exclude: [{category: pipe_clip, method: padim}]
     keep_maps: gallery                # raw anomaly maps kept: gallery (of the first seed), all, none
     keep_models: false
+    skip_bad: false                   # true: run without the images that cannot be read; every table says so
     timeout: 3600                     # seconds an experiment may take
 
 Plans that come with Andon (``packaged_plans``) are used by name; their data sets' paths are given by the caller.
@@ -30,6 +31,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
+from andon._tools.files import read_regular
 from andon._tools.models import FrozenModel
 from andon.benchmark._yaml import Lines, Location, error_at, parse
 from andon.benchmark.record import ExperimentSpec, Protocol
@@ -136,6 +138,7 @@ class PlanContent(FrozenModel):
     exclude: tuple[Filter, ...] = ()
     keep_maps: Literal["gallery", "all", "none"] = "gallery"
     keep_models: bool = False
+    skip_bad: bool = False
     timeout: float | None = Field(default=None, gt=0)
 
     @field_validator("datasets", mode="before")
@@ -177,6 +180,10 @@ class Plan:
         for index, folder in enumerate(folders):
             entries[index] = entries[index].model_copy(update={"path": str(Path(folder).absolute())})
         return replace(self, content=self.content.model_copy(update={"datasets": tuple(entries)}))
+
+    def without_unreadable(self) -> Plan:
+        """The plan with ``skip_bad``."""
+        return replace(self, content=self.content.model_copy(update={"skip_bad": True}))
 
     def error(self, location: Location, message: str) -> ConfigError:
         """An error that names the plan, the line and the key."""
@@ -313,15 +320,11 @@ def _options(methods: Sequence[str], options: Sequence[str]) -> tuple[dict[str, 
 
 def _read(path: Path) -> str:
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a folder, not a plan's YAML file")
         if not path.exists():
             raise ConfigError(
                 f"{path}: there is no such plan; give a YAML file or one of: {', '.join(packaged_plans())}"
             )
-        if path.stat().st_size > MAX_PLAN_BYTES:
-            raise ConfigError(f"{path}: is too large for a plan")
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, MAX_PLAN_BYTES, what="a plan", error=ConfigError).decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not a text in UTF-8, so not a plan") from None
     except OSError as error:

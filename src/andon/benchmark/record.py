@@ -5,13 +5,24 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from andon._tools.models import FrozenModel
 from andon.core import canonical_json
 from andon.evaluation import FPR_LIMITS, Evaluation
 
-__all__ = ["ExperimentRecord", "ExperimentSpec", "Failure", "Hardware", "Protocol", "StoredDataset", "StoredPlan"]
+__all__ = [
+    "ExperimentRecord",
+    "ExperimentSpec",
+    "Failure",
+    "Hardware",
+    "Manifest",
+    "Protocol",
+    "StoredCode",
+    "StoredDataset",
+    "StoredFile",
+    "StoredPlan",
+]
 
 
 class Protocol(FrozenModel):
@@ -100,6 +111,7 @@ class ExperimentRecord(FrozenModel):
             seeds: tables show its value without ± and the tests take it as exact.
         weights: ``WeightsRecord``s as dicts.
         notes: what a reader has to know.
+        skipped: ids of the images that were left out because they cannot be read (``skip_bad``).
         started: UTC time, ISO 8601.
     """
 
@@ -116,6 +128,7 @@ class ExperimentRecord(FrozenModel):
     seeded: bool = True
     weights: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     curves: dict[str, list[tuple[int, float]]] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     hardware: Hardware
@@ -131,6 +144,20 @@ class ExperimentRecord(FrozenModel):
         return evaluation if spec is None else evaluation.with_limits(spec.protocol.fpr_limits)
 
 
+class StoredFile(FrozenModel):
+    """Size and BLAKE2b of a file of an experiment."""
+
+    bytes: int
+    blake2b: str
+
+
+class Manifest(FrozenModel):
+    """What the folder of an experiment holds, beside this."""
+
+    id: str
+    files: dict[str, StoredFile]
+
+
 class Failure(FrozenModel):
     """Why an experiment has no result."""
 
@@ -144,6 +171,12 @@ class Failure(FrozenModel):
     started: str
     seconds: float
 
+    @model_validator(mode="after")
+    def _check_id(self) -> Failure:
+        if self.id != self.spec.id:
+            raise ValueError(f"it is of experiment {self.spec.id}")
+        return self
+
 
 class StoredDataset(FrozenModel):
     """Where a data set of a plan lay when the plan was last run (a hint for reloading: it may have moved)."""
@@ -152,6 +185,22 @@ class StoredDataset(FrozenModel):
     path: str
     layout: str
     categories: tuple[str, ...]
+
+
+class StoredCode(FrozenModel):
+    """Code from outside that a plan's method was imported from when the plan was last run.
+
+    Attributes:
+        reference: the method, as the plan names it.
+        path: of the file, or of the package's folder.
+        sha256: of the file; of a package, over its Python files.
+        seal: shows the user who had it run that it was he (``andon.benchmark.foreign``); "" for none.
+    """
+
+    reference: str
+    path: str
+    sha256: str
+    seal: str = ""
 
 
 class StoredPlan(FrozenModel):
@@ -169,3 +218,10 @@ class StoredPlan(FrozenModel):
     datasets: tuple[StoredDataset, ...]
     specs: tuple[ExperimentSpec, ...]
     """All its experiments, in the order of the plan."""
+    code: tuple[StoredCode, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_specs(self) -> StoredPlan:
+        for spec in self.specs:
+            _ = spec.id  # ValueError for a configuration that no experiment can have had
+        return self

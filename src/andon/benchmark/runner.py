@@ -35,6 +35,7 @@ import torch
 from andon.benchmark.gallery import GalleryMaps, shrink
 from andon.benchmark.judge import evaluate
 from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Hardware
+from andon.benchmark.skipping import skipped_note
 from andon.benchmark.store import Store
 from andon.core import (
     AndonError,
@@ -68,6 +69,7 @@ class RunOptions:
         keep_model: whether to keep what was learned.
         measure_speed: whether to measure ``images_per_second``.
         reference: what ``create_method`` is called with, where it is not the spec's method name.
+        skipped: ids of the images that the category lacks because they cannot be read; the record says so.
     """
 
     device: str = "cpu"
@@ -75,6 +77,7 @@ class RunOptions:
     keep_model: bool = False
     measure_speed: bool = True
     reference: str | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def run_experiment(
@@ -127,7 +130,7 @@ def run_experiment(
         predict_seconds=result.predict_seconds,
         images_per_second=_images_per_second(detector, category.test, progress) if options.measure_speed else None,
         features_cached=not (fit_uncached and predict_uncached),
-        **_learned(detector, spec, uncalibrated=calibration_seconds is not None and calibration is None),
+        **_learned(detector, spec, options, uncalibrated=calibration_seconds is not None and calibration is None),
         **_circumstances(options.device),
         started=started,
         seconds=time.perf_counter() - start,
@@ -138,18 +141,21 @@ def run_experiment(
     return record
 
 
-def _learned(detector: Detector, spec: ExperimentSpec, *, uncalibrated: bool) -> dict[str, Any]:
+def _learned(detector: Detector, spec: ExperimentSpec, options: RunOptions, *, uncalibrated: bool) -> dict[str, Any]:
     """What the record says of the fit itself."""
     report = detector.report
     notes = list(report.notes)
     if uncalibrated:
         notes.append("one training image: no threshold from training images")
     notes += [f"{w.part}: random weights ({w.name}), not pretrained" for w in report.weights if not w.pretrained]
+    if options.skipped:
+        notes.append(skipped_note(options.skipped))
     return {
         "n_train": report.n_train,
         "seeded": detector.method.seeded or spec.protocol.shots is not None,
         "weights": tuple(w.as_dict() for w in report.weights),
         "notes": tuple(notes),
+        "skipped": options.skipped,
         "curves": {name: list(points) for name, points in report.curves.items()},
     }
 

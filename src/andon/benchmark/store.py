@@ -18,20 +18,29 @@ and does the experiment again.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from andon._tools.models import first_fault
 from andon.benchmark._files import StoreWriteError, publish_directory, write_atomically
-from andon.benchmark._serial import UNREADABLE, damaged, digest, json_bytes, load_npz, npz_bytes
+from andon.benchmark._serial import (
+    UNREADABLE,
+    damaged,
+    digest,
+    json_bytes,
+    load_npz,
+    npz_bytes,
+    read_bytes,
+    read_model,
+)
 from andon.benchmark.gallery import GalleryImage, GalleryMaps, gallery_problem, read_gallery, write_gallery
-from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure, StoredPlan
+from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Failure, Manifest, StoredFile, StoredPlan
 from andon.core import StoreError
 from andon.evaluation import EvaluationArrays
 
@@ -83,9 +92,9 @@ class Store:
             write_atomically(marker, content, self.scratch)
             return
         try:
-            header = json.loads(marker.read_bytes())
+            header = json.loads(read_bytes(marker))
             version = int(header["version"]) if header["format"] == "andon-store" else 0
-        except (OSError, ValueError, KeyError, TypeError):
+        except UNREADABLE:
             version = 0
         if version < 1:
             raise StoreError(f"{marker}: is not the header of an Andon benchmark store")
@@ -120,7 +129,7 @@ class Store:
     def plans(self) -> tuple[StoredPlan, ...]:
         """The plans that were run here, by name."""
         if self._plans is None:
-            found = (self._read_model(StoredPlan, p) for p in sorted((self.root / "plans").glob("*.json")))
+            found = (self._readable(StoredPlan, p) for p in sorted((self.root / "plans").glob("*.json")))
             self._plans = tuple(p for p in found if p is not None)
         return self._plans
 
@@ -176,10 +185,10 @@ class Store:
         content = self._verified(experiment_id, _RECORD)
         try:
             record = ExperimentRecord.model_validate_json(content)
-        except ValidationError as error:
-            raise damaged(self.path(experiment_id) / _RECORD, first_fault(error)) from error
-        if record.id != experiment_id or record.spec.id != experiment_id:
-            raise damaged(self.path(experiment_id) / _RECORD, f"it is of experiment {record.spec.id}")
+            if record.id != experiment_id or record.spec.id != experiment_id:
+                raise ValueError(f"it is of experiment {record.spec.id}")
+        except UNREADABLE as error:
+            raise damaged(self.path(experiment_id) / _RECORD, error) from error
         return record
 
     def failures(self) -> list[Failure]:
@@ -187,7 +196,7 @@ class Store:
         labels = self._labels()
         found: dict[str, Failure] = {}
         for path in sorted((self.root / "failures").glob("*.json")):
-            failure = self._read_model(Failure, path)
+            failure = self._readable(Failure, path)
             if failure is not None and failure.id not in self and (failure.id in labels or not labels):
                 label = labels.get(failure.id, failure.spec.label)
                 found[failure.id] = failure.model_copy(
@@ -206,7 +215,7 @@ class Store:
             if not (count == len(arrays.defect_types) == len(arrays.image_scores) and arrays.image_scores.ndim == 1):
                 raise ValueError("its arrays differ in length")
         except UNREADABLE as error:
-            raise damaged(path, str(error)) from error
+            raise damaged(path, error) from error
         return arrays
 
     def maps(self, experiment_id: str) -> GalleryMaps | None:
@@ -218,7 +227,7 @@ class Store:
         try:
             return GalleryMaps.from_npz(load_npz(content))
         except UNREADABLE as error:
-            raise damaged(path, str(error)) from error
+            raise damaged(path, error) from error
 
     def model_path(self, experiment_id: str) -> Path | None:
         """The learned state as a safetensors file; None if it was not kept."""
@@ -240,7 +249,7 @@ class Store:
         try:
             return read_gallery(folder)
         except UNREADABLE as error:
-            self._note(str(damaged(folder, str(error))))
+            self._note(str(damaged(folder, error)))
             return []
 
     # Writing
@@ -290,9 +299,10 @@ class Store:
                 moved.append(self._set_aside(path, problem))
         for folder, model in (("failures", Failure), ("plans", StoredPlan)):
             for path in sorted((self.root / folder).glob("*.json")):
-                problem = _problem(model, path)
-                if problem is not None:
-                    moved.append(self._set_aside(path, problem))
+                try:
+                    read_model(model, path)
+                except StoreError as error:
+                    moved.append(self._set_aside(path, str(error)))
         self._plans = None
         return moved
 
@@ -337,8 +347,8 @@ class Store:
                 contents[_MAPS] = npz_bytes(maps.to_npz())
             if detector is not None:
                 contents[_MODEL] = detector
-            manifest = {name: {"bytes": len(c), "blake2b": digest(c)} for name, c in contents.items()}
-            contents[_MANIFEST] = json.dumps({"id": record.id, "files": manifest}, indent=1).encode()
+            files = {name: StoredFile(bytes=len(c), blake2b=digest(c)) for name, c in contents.items()}
+            contents[_MANIFEST] = json_bytes(Manifest(id=record.id, files=files))
             for name, content in contents.items():
                 (folder / name).write_bytes(content)
 
@@ -398,25 +408,21 @@ class Store:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _read_model(self, model: type[ModelT], path: Path) -> ModelT | None:
-        problem = _problem(model, path)
-        if problem is not None:
-            self._note(problem)
-            return None
-        return model.model_validate_json(path.read_bytes())
-
-    def _manifest(self, experiment_id: str) -> dict[str, dict[str, Any]]:
-        path = self.path(experiment_id) / _MANIFEST
+    def _readable(self, model: type[ModelT], path: Path) -> ModelT | None:
         try:
-            manifest = json.loads(path.read_bytes())
-            files: dict[str, dict[str, Any]] = manifest["files"]
-            if manifest["id"] != experiment_id or not {_RECORD, _ARRAYS} <= set(files):
-                raise ValueError("it is not of this experiment")
-            if not set(files) <= {_RECORD, _ARRAYS, _MAPS, _MODEL, _LOG}:
-                raise ValueError("it names unknown files")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise damaged(path, str(error)) from error
-        return files
+            return read_model(model, path)
+        except StoreError as error:
+            self._note(str(error))
+            return None
+
+    def _manifest(self, experiment_id: str) -> Mapping[str, StoredFile]:
+        path = self.path(experiment_id) / _MANIFEST
+        manifest = read_model(Manifest, path)
+        if manifest.id != experiment_id or not {_RECORD, _ARRAYS} <= set(manifest.files):
+            raise damaged(path, "it is not of this experiment")
+        if not set(manifest.files) <= {_RECORD, _ARRAYS, _MAPS, _MODEL, _LOG}:
+            raise damaged(path, "it names unknown files")
+        return manifest.files
 
     def _verified(self, experiment_id: str, name: str) -> bytes:
         """A file's bytes, compared with the manifest."""
@@ -425,36 +431,27 @@ class Store:
             raise StoreError(f"{self.root}: has no experiment {experiment_id}")
         expected = self._manifest(experiment_id)[name]
         try:
-            content = (folder / name).read_bytes()
+            content = read_bytes(folder / name)
         except OSError as error:
-            raise damaged(folder / name, error.strerror or str(error)) from error
-        if digest(content) != expected.get("blake2b"):
-            raise damaged(
-                folder / name, f"{len(content)} bytes that are not those written ({expected.get('bytes')} bytes)"
-            )
+            raise damaged(folder / name, error) from error
+        if digest(content) != expected.blake2b:
+            raise damaged(folder / name, f"{len(content)} bytes that are not those written ({expected.bytes} bytes)")
         return content
 
     def _set_aside(self, path: Path, reason: str) -> str:
         corrupt = self.root / "corrupt"
-        corrupt.mkdir(exist_ok=True)
         target, count = corrupt / path.name, 1
-        while target.exists():
-            count += 1
-            target = corrupt / f"{path.name}.{count}"
-        path.rename(target)
+        try:
+            corrupt.mkdir(exist_ok=True)
+            while os.path.lexists(target):
+                count += 1
+                target = corrupt / f"{path.name}.{count}"
+            path.rename(target)
+        except OSError as error:
+            raise StoreWriteError(f"{reason}; cannot be moved to {target} ({error.strerror or error})") from error
         return f"{reason}; moved to {target}, it will be done again"
 
 
 def _variant(spec: ExperimentSpec) -> str:
     """What must be equal for two experiments to be averaged over seeds."""
     return spec.model_copy(update={"seed": 0, "category": "", "data_fingerprint": ""}).id
-
-
-def _problem(model: type[BaseModel], path: Path) -> str | None:
-    try:
-        model.model_validate_json(path.read_bytes())
-    except OSError as error:
-        return str(damaged(path, error.strerror or str(error)))
-    except ValidationError as error:
-        return str(damaged(path, first_fault(error)))
-    return None

@@ -34,6 +34,7 @@ __all__ = [
     "Jobs",
     "Layout",
     "StoreFolder",
+    "Threads",
     "assignment",
     "command_group",
     "create_model",
@@ -60,6 +61,15 @@ StoreFolder = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Experiments at a time, each in its own process.", show_default=False),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads of each experiment, 1 otherwise; at most OMP_NUM_THREADS. They decide the last bits of figures.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 

@@ -51,14 +51,18 @@ class _Experiments:
         self.stages: dict[str, str] = {}
 
     def __call__(self, event: RunEvent) -> None:
-        from andon.benchmark import Planned, Repaired
+        from andon.benchmark import DataProblem, ImportsCode, Planned, Repaired
 
         match event:
             case Planned():
                 say(event.message)
                 self.overall = self.bars.add_task("experiments", total=event.total, left="")
+            case ImportsCode():
+                warn(event.message)
             case Repaired():
                 warn(Text("damaged ", style="yellow"), event.message)
+            case DataProblem():
+                warn(Text("error ", style="bold red"), event.message)
             case _:
                 self._show(event)
                 left = "" if event.eta_seconds is None else f"{duration(event.eta_seconds)} left"
@@ -66,7 +70,7 @@ class _Experiments:
                     self.bars.update(self.overall, completed=event.done, left=left)
 
     def _show(self, event: ExperimentEvent) -> None:
-        from andon.benchmark import Failed, Progressed, Started
+        from andon.benchmark import Failed, Progressed, Restarted, Started
 
         key, happened = event.spec.id, event.event
         match happened:
@@ -82,6 +86,10 @@ class _Experiments:
                     self.bars.reset(task, total=happened.total)
                 self.bars.update(task, description=escape(event.message), completed=happened.done, total=happened.total)
                 self.bars.update(task, left=_left(self.bars, task))
+            case Restarted():
+                if key in self.running:
+                    self.bars.remove_task(self.running.pop(key))
+                warn(event.message)
             case _:
                 if key in self.running:
                     self.bars.remove_task(self.running.pop(key))

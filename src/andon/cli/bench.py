@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from andon.cli._options import Categories, DataFolders, Device, Jobs, StoreFolder, assignment, command_group
+from andon.cli._options import Categories, DataFolders, Device, Jobs, StoreFolder, Threads, assignment, command_group
 from andon.cli._progress import experiment_bars, stage_bars
 from andon.cli._show import Cell, duration, out, say, show_table
 from andon.core import ConfigError
@@ -43,6 +43,12 @@ Preset = Annotated[
 Embedded = Annotated[
     bool, typer.Option("--embedded", help="Without a plan: --preset embedded, which needs no weights from elsewhere.")
 ]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Run even where andon data info finds errors in the data; they are printed.")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Run without the images that cannot be read; every table says so.")
+]
 PlanName = Annotated[str | None, typer.Option(help="Name of the plan, where there are several.", show_default=False)]
 _DEFAULT_METHODS = ("thumbnail-nn", "padim", "patchcore")
 
@@ -59,8 +65,11 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default=False)] = None,
     categories: Categories = None,
     jobs: Jobs = None,
+    threads: Threads = None,
     device: Device = "cpu",
     cache: Annotated[bool, typer.Option(help="Share images and features between seeds and methods.")] = True,
+    anyway: Anyway = False,
+    skip_bad: SkipBad = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
 ) -> None:
     """Run a plan, or methods on folders; what the store has already is not done again.
@@ -72,11 +81,22 @@ def run(
     if embedded and preset not in (None, "embedded"):
         raise ConfigError(f"--embedded and --preset {preset}: give one of them")
     chosen = _plan(plan, data, methods, options, seeds, categories, "embedded" if embedded else preset)
+    chosen = chosen.without_unreadable() if skip_bad else chosen
     if dry_run:
         _print_experiments(chosen)
         return
     with experiment_bars() as on_event:
-        summary = run_plan(chosen, store, jobs=jobs, device=device, cache=None if cache else False, on_event=on_event)
+        summary = run_plan(
+            chosen,
+            store,
+            jobs=jobs,
+            threads=threads,
+            device=device,
+            cache=None if cache else False,
+            anyway=anyway,
+            skip_bad=skip_bad,
+            on_event=on_event,
+        )
     _finish(summary, store)
 
 
@@ -86,15 +106,31 @@ def resume(
     plan: PlanName = None,
     data: DataFolders = None,
     jobs: Jobs = None,
+    threads: Threads = None,
     device: Device = "cpu",
     retry_failed: Annotated[bool, typer.Option(help="Try failed experiments again.")] = True,
+    anyway: Anyway = False,
+    skip_bad: SkipBad = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Import the plan's own code even if you have not run it here before.")
+    ] = False,
 ) -> None:
     """Go on with a store's plan: neither the plan's file nor its options are needed again."""
     from andon.benchmark import resume_plan
 
     with experiment_bars() as on_event:
         summary = resume_plan(
-            store, plan, data=data or (), jobs=jobs, device=device, retry_failed=retry_failed, on_event=on_event
+            store,
+            plan,
+            data=data or (),
+            jobs=jobs,
+            threads=threads,
+            device=device,
+            retry_failed=retry_failed,
+            anyway=anyway,
+            skip_bad=skip_bad,
+            trust=trust,
+            on_event=on_event,
         )
     _finish(summary, store)
 

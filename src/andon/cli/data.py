@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -14,6 +15,7 @@ from andon.cli._show import duration, say, show_table
 from andon.core import ConfigError
 
 if TYPE_CHECKING:
+    from andon.data import DatasetInfo
     from andon.synthetic import Counts
 
 __all__ = ["app", "image_counts", "info", "synth"]
@@ -22,23 +24,45 @@ app = command_group("Look into a data set, or render one.")
 
 
 @app.command()
-def info(folder: Folder, layout: Layout = None, categories: Categories = None) -> None:
-    """The study's Table 3 for any data set, and everything in it that does not fit together."""
+def info(
+    folder: Folder,
+    layout: Layout = None,
+    categories: Categories = None,
+    every: Annotated[bool, typer.Option("--all", help="Every problem, not the first few of each kind.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON on stdout.")] = False,
+) -> None:
+    """The study's Table 3 for any data set, and everything in it that does not fit together.
+
+    Ends with exit code 1 where results would be wrong or impossible.
+    """
     from andon.data import dataset_info, load_dataset
 
     dataset = load_dataset(folder, layout=layout, categories=categories or None)
     with stage_bars() as progress:
         found = dataset_info(dataset, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=True))
+    else:
+        _print_info(found, f"{dataset.name} ({dataset.layout} layout)", every)
+    if found.count("error"):
+        raise typer.Exit(1)
+
+
+def _print_info(found: DatasetInfo, title: str, every: bool) -> None:
     rows = [[str(cell) for cell in row] for row in found.table_rows()]
-    title = f"{dataset.name} ({dataset.layout} layout)"
     show_table(found.columns, rows, figures=found.columns[1:], title=title, last_apart=True)
     colours = {"error": "bold red", "warning": "yellow", "info": "dim"}
-    for problem in found.problems:
-        say(Text(problem.severity, style=colours[problem.severity]), f" {problem.message}")
+    shortened = False
+    for group in found.groups():
+        lines = group.lines(len(group.problems)) if every else group.lines()
+        shortened |= len(lines) < len(group.problems)
+        for line in lines:
+            say(Text(group.severity, style=colours[group.severity]), f" {line}")
+    if shortened:
+        say("all of them: --all, or --json")
     errors, warnings = found.count("error"), found.count("warning")
-    say(f"{errors} errors, {warnings} warnings" if errors or warnings else "no inconsistency found")
-    if errors:
-        raise typer.Exit(1)
+    counts = ", ".join(f"{n:,} {what}{'s' * (n != 1)}" for n, what in ((errors, "error"), (warnings, "warning")))
+    say(counts if errors or warnings else "no inconsistency found")
 
 
 @app.command()

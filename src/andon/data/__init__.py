@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from andon.data.decode import decode_image, read_image, read_mask, read_size
     from andon.data.fingerprint import category_fingerprint, file_fingerprint
     from andon.data.images import ImageLike, Images, as_images
-    from andon.data.info import dataset_info
+    from andon.data.info import DatasetInfo, Problem, dataset_info, problem_groups
     from andon.data.layout import Layout, ReadOptions
     from andon.data.maps import MAP_SUFFIXES, MapFiles, find_maps, map_folder, read_map, sample_key
     from andon.data.registry import layout_names, load_dataset, register_layout
@@ -26,11 +26,13 @@ __all__ = [
     "IMAGENET_STD",
     "MAP_SUFFIXES",
     "ArrayCache",
+    "DatasetInfo",
     "ImageLike",
     "ImageSource",
     "Images",
     "Layout",
     "MapFiles",
+    "Problem",
     "ReadOptions",
     "Transform",
     "as_images",
@@ -43,6 +45,7 @@ __all__ = [
     "layout_names",
     "load_dataset",
     "map_folder",
+    "problem_groups",
     "read_image",
     "read_map",
     "read_mask",
@@ -58,7 +61,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.data.decode": "decode_image read_image read_mask read_size",
         "andon.data.fingerprint": "category_fingerprint file_fingerprint",
         "andon.data.images": "ImageLike Images as_images",
-        "andon.data.info": "dataset_info",
+        "andon.data.info": "DatasetInfo Problem dataset_info problem_groups",
         "andon.data.layout": "Layout ReadOptions",
         "andon.data.maps": "MAP_SUFFIXES MapFiles find_maps map_folder read_map sample_key",
         "andon.data.registry": "layout_names load_dataset register_layout",

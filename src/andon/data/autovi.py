@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.core import GOOD, AndonError, Category, Channel, DefectConfig, Sample, listed
-from andon.data.files import FileReader, list_folder, make_samples
+from andon._tools.files import read_regular
+from andon.core import GOOD, AndonError, Category, Channel, DataError, DefectConfig, Sample, listed
+from andon.data.files import FileReader, list_folder, make_samples, without_suffix
 from andon.data.layout import Layout, ReadOptions
+from andon.data.mask import value_counts
+from andon.data.mvtec import training_samples
+from andon.data.truth import Kind, folder_named, is_good, split_truth, truth_folders
 
 __all__ = ["LAYOUT", "AutoVIReader", "read_defects_config"]
 
@@ -36,7 +40,7 @@ class AutoVIReader(FileReader):
     defects: tuple[DefectConfig, ...]
 
     def channel(self, sample: Sample, path: Path, values: npt.NDArray[np.uint8]) -> Channel:
-        counts = np.bincount(values.ravel(), minlength=256)
+        counts = value_counts(values)
         present = [int(value) for value in np.flatnonzero(counts[1:]) + 1]
         if len(present) > 1:
             raise AndonError(
@@ -62,13 +66,7 @@ def read_defects_config(path: Path) -> tuple[DefectConfig, ...]:
     Raises:
         AndonError: names the file, the entry and the field.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise AndonError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if len(data) > _MAX_CONFIG_BYTES:
-        raise AndonError(f"{path}: too large for a configuration (limit {_MAX_CONFIG_BYTES:,} bytes)")
+    data = read_regular(path, _MAX_CONFIG_BYTES, what="a configuration")
     try:
         entries = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -132,42 +130,67 @@ def _shown(value: object) -> str:
 
 
 def recognise(folder: Path) -> bool:
-    if not ((folder / "train").is_dir() or (folder / "test").is_dir()):
+    if folder_named(folder, "train") is None and folder_named(folder, "test") is None:
         return False
-    if (folder / CONFIG_NAME).is_file():
+    if _config_file(folder) is not None:
         return True
-    truth = folder / "ground_truth"
-    return any(list_folder(truth / kind).folders for kind in list_folder(truth).folders)
+    return any(list_folder(t / kind).folders for t in truth_folders(folder) for kind in list_folder(t).folders)
 
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
-    truth = folder / "ground_truth"
-    masks = {kind: _channel_files(truth / kind) for kind in list_folder(truth).folders}
-    config = folder / CONFIG_NAME
+    config = _config_file(folder)
+    regions: dict[str, dict[str, tuple[Path, ...]]] = {}
+    for truth in truth_folders(folder):
+        for defect_type in list_folder(truth).folders:
+            found = _channel_files(truth / defect_type)
+            if found and regions.setdefault(defect_type.casefold(), found) != found:
+                raise DataError(f"{truth / defect_type}: another folder holds such masks too; move them into one")
     defects: tuple[DefectConfig, ...] = ()
-    if config.exists():
+    if config is not None:
         defects = read_defects_config(config)
-    elif any(masks.values()):
-        raise AndonError(
+    elif any(regions.values()):
+        raise DataError(
             f"{folder}: {CONFIG_NAME} is missing; without it nobody knows what the values in ground_truth/ stand for"
         )
     reader = AutoVIReader(defects)
-    train = list_folder(folder / "train" / GOOD)
-    samples = make_samples(train.folder, train.images, "train", GOOD, reader)
-    for kind in list_folder(folder / "test").folders:
-        images = list_folder(folder / "test" / kind)
-        regions = masks.get(kind) if kind != GOOD else None
-        samples += make_samples(images.folder, images.images, "test", kind, reader, regions)
+    samples = training_samples(folder, reader)
+    test = folder_named(folder, "test")
+    names, unsure = ([], []) if test is None else split_truth(test, list_folder(test).folders)
+    kinds = [] if test is None else [Kind(test / kind, deep=False) for kind in names]
+    misplaced = [kind.folder / mask for kind in kinds if not is_good(kind.name) for mask in kind.beside[kind.folder]]
+    misplaced += [inner for kind in kinds for inner in kind.inner]
+    misplaced += [] if test is None else [test / truth for truth in unsure]
+    if misplaced:
+        raise DataError(
+            f"{misplaced[0]}: is called as masks are; in this layout they are "
+            "ground_truth/<defect type>/<image>/*.png: move them there, or rename it where it is no mask"
+        )
+    for kind in kinds:
+        (listing,) = kind.listings
+        known = {} if is_good(kind.name) else regions.get(kind.name.casefold(), {})
+        images = kind.names(listing)
+        own = {stem: known[stem.casefold()] for stem in map(without_suffix, images) if stem.casefold() in known}
+        samples += make_samples(kind.folder, images, "test", GOOD if is_good(kind.name) else kind.name, reader, own)
     return Category(name, dataset, folder, tuple(samples), defects)
 
 
+def _config_file(folder: Path) -> Path | None:
+    """``defects_config.json``, in any case; DataError where there are two."""
+    found = [name for name in list_folder(folder).others if name.casefold() == CONFIG_NAME]
+    if len(found) > 1:
+        raise DataError(f"{folder}: {' and '.join(found)} are the same name but for the case; remove one")
+    return folder / found[0] if found else None
+
+
 def _channel_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Files of ``ground_truth/<defect type>/<image>/`` by image; images with none are left out."""
-    found = {}
+    """Files of ``ground_truth/<defect type>/<image>/`` by image, casefolded; images with none are left out."""
+    found: dict[str, tuple[Path, ...]] = {}
     for image in list_folder(folder).folders:
         listing = list_folder(folder / image)
         if listing.images:
-            found[image] = tuple(listing.folder / name for name in listing.images)
+            if image.casefold() in found:
+                raise DataError(f"{folder / image}: another folder has this name but for the case; move them into one")
+            found[image.casefold()] = tuple(listing.folder / name for name in listing.images)
     return found
 
 

@@ -15,7 +15,8 @@ truncated, damaged      refused; a flipped bit that leaves a JPEG decodable cann
 more than `MAX_PIXELS`  refused from the header, before any pixel is decoded; so is a side over `MAX_SIDE`
 ======================  ================================================================================================
 
-PNG, JPEG, BMP, TIFF, WebP and GIF are read, by their content whatever the suffix says; nothing else reaches a decoder.
+PNG, JPEG, BMP, TIFF, WebP, GIF, PNM (PBM, PGM, PPM) and JPEG 2000 are read, by their content
+whatever the suffix says; nothing else reaches a decoder.
 All functions may be called from many threads.
 """
 
@@ -23,17 +24,13 @@ from __future__ import annotations
 
 import io
 import re
-import stat
-import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike, fspath, fstat
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import (
@@ -41,15 +38,34 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
+from andon._tools.files import open_regular
+from andon._tools.parallel import ByteBudget
 from andon.core import AndonError, DataError, ImageArray
+from andon.data._deep_colour import deep_rows
+from andon.data._jpeg2000 import check_codestream
+from andon.data._pixels import joined, let_go, load_colour, load_webp, resized, rows_of, to_eight_bits
+from andon.data.mask import is_lossy, mask_values, opacity, palette_indices
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_SIDE", "decode_image", "read_image", "read_mask", "read_size"]
+__all__ = [
+    "DECODING_BYTES",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "REDUCED_ABOVE",
+    "decode_image",
+    "read_image",
+    "read_mask",
+    "read_resized",
+    "read_size",
+]
 
 MAX_PIXELS = 2**27
 """Most pixels of an image (134 million: 400 MB as RGB)."""
@@ -57,6 +73,13 @@ MAX_SIDE = 2**16 - 1
 """Longest side of an image, pixels."""
 MAX_FILE_BYTES = 2**30
 """Largest file of an image, bytes."""
+REDUCED_ABOVE = 2**26
+"""A JPEG of more pixels (67 million) is reduced while it is decoded, where a small size of it is wanted."""
+DECODING_BYTES = 2**30
+"""Memory that all threads together take for decoding, bytes; an image that needs more is decoded while no other is."""
+_MOST_PIXELS_OF = {"JPEG2000": 2**25}
+"""Kinds whose decoder needs far more memory than the pixels: refused above this."""
+_budget = ByteBudget(DECODING_BYTES)
 
 # The plugins are called directly, not through Image.open: only these decoders can be reached, and Pillow's own (global,
 # warning) limit on the size does not come before the one here.
@@ -67,14 +90,15 @@ _SIGNATURES: tuple[tuple[re.Pattern[bytes], str, type[ImageFile.ImageFile]], ...
     (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF", TiffImagePlugin.TiffImageFile),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP", WebPImagePlugin.WebPImageFile),
     (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
+    (re.compile(rb"P[1-6]\s"), "PNM", PpmImagePlugin.PpmImageFile),
+    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), "JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile),
 )
 _KINDS = ", ".join(kind for _, kind, _ in _SIGNATURES)
 # Modes that Pillow converts to RGB without a guess.
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 # TIFF tags (TIFF 6.0, section 8 and 19); the orientation is EXIF's too.
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR = 256, 257, 258, 262, 274, 284
-_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
-_ASSOCIATED_ALPHA = 1
+_ROWS_PER_STRIP, _SAMPLE_FORMAT = 278, 339
 # What turns the pixels of an image with EXIF orientation 2..8 upright.
 _UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -101,6 +125,38 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         return _decode(file, name)
 
 
+def read_resized(path: str | PathLike[str], size: tuple[int, int]) -> ImageArray:
+    """The image in a file, resized to (height, width): antialiased bilinear, as ``Transform`` does it.
+
+    It is ``read_image`` and Pillow's ``resize`` bit for bit up to 67 million pixels (``REDUCED_ABOVE``). A larger image
+    is turned upright after it is resized, and a larger JPEG is decoded at a half, quarter or eighth of its size, still
+    at least twice the size wanted: its memory is then that of the smaller image, its values differ by rounding.
+
+    Returns:
+        RGB uint8 ``[h, w, 3]``, of the caller's own.
+
+    Raises:
+        DataError: as ``read_image``.
+    """
+    with _opened(path) as (file, name), _guarded(name):
+        image = _header(file, name)
+        orientation = _orientation(image)
+        stored = image.size[0] * image.size[1]
+        large = stored > REDUCED_ABOVE
+        if large and isinstance(image, JpegImagePlugin.JpegImageFile):
+            height, width = size[::-1] if orientation >= 5 else size
+            image.draft(image.mode, (2 * width, 2 * height))
+        with _budget.held(_cost(image, stored)):
+            if not large or orientation == 1:
+                values = _load(image, file, name, for_image=True)[0]
+                return _as_rgb(resized(values, size))
+            image.info.pop("exif")
+            values = _load(image, file, name, for_image=True)[0]
+            values = resized(values, size[::-1] if orientation >= 5 else size)
+            return _as_rgb(np.ascontiguousarray(_UPRIGHT[orientation](values)))
+    raise AssertionError("unreachable")
+
+
 def decode_image(data: bytes, name: str = "image") -> ImageArray:
     """The image in ``data``, the bytes of a file (an upload), as ``read_image``; messages call it ``name``."""
     if not data:
@@ -120,35 +176,32 @@ def read_size(path: str | PathLike[str]) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
+def read_mask(path: str | PathLike[str], *, any_value: bool = False) -> npt.NDArray[np.uint8]:
     """The values of a ground-truth mask: uint8 ``[H, W]``, 0 = no defect.
 
-    Grey, palette and 1-bit masks (white = 255) are taken as they look; alpha is dropped; of a colour mask a pixel's
-    value is its one positive value over red, green and blue. 16-bit masks may hold 0..255, or 0 and
-    65535 (read as 255). A JPEG cannot hold exact values: its masks are black and white, divided at 128.
+    Grey, palette and 1-bit masks (white = 255) are taken as they look; alpha is dropped where it says nothing new, and
+    taken where only it says anything; of a colour mask a pixel's value is its one positive value over red, green and
+    blue. 16-bit masks may hold 0..255, or 0 and 65535 (read as 255). A JPEG cannot hold exact values: its masks are
+    black and white, divided at 128. ``andon.data.mask`` has all of it.
+
+    Args:
+        path: of the file.
+        any_value: whether all positive values mean the same: colours and 16 bits are read then whatever they are.
 
     Raises:
-        DataError: as ``read_image``, and where one pixel has two different positive values.
+        DataError: as ``read_image``, and where a mask can be read in several ways, or in none.
     """
     with _opened(path) as (file, name), _guarded(name):
         image = _header(file, name)
-        values, _ = _load(image, file, name)
-        lossy = isinstance(image, JpegImagePlugin.JpegImageFile)
-        if values.ndim == 3:
-            # By planes: a reduction over an axis of three is many times slower.
-            red, green, blue = (np.ascontiguousarray(values[:, :, k]) for k in range(3))
-            highest_of = np.maximum(np.maximum(red, green), blue)
-            if not lossy and any(np.any((plane != 0) & (plane != highest_of)) for plane in (red, green, blue)):
-                raise DataError(f"{name}: a pixel of this mask has two different positive values; it may have one")
-            values = highest_of
-        if lossy:
-            values = np.where(values >= 128, 255, 0)
-        elif values.dtype != np.uint8:
-            highest = int(values.max())
-            if highest > 255 and not np.all((values == 0) | (values == 65535)):
-                raise DataError(f"{name}: a 16-bit mask may hold 0..255, or 0 and 65535; this one reaches {highest}")
-            values = np.minimum(values, 255)
-        return values.astype(np.uint8, copy=False)
+        upright = _UPRIGHT.get(1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image))
+        with _budget.held(2 * _cost(image)):
+            values, _ = _load(image, file, name)
+            alpha, indices = opacity(image), palette_indices(image)
+            let_go(image)
+            if upright is not None:
+                alpha, indices = (None if plane is None else upright(plane) for plane in (alpha, indices))
+            lossy = is_lossy(image, file)
+            return mask_values(values, alpha, indices, lossy=lossy, any_value=any_value, name=name)
     raise AssertionError("unreachable")
 
 
@@ -159,23 +212,9 @@ def read_mask(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
 def _opened(path: str | PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
     """An open regular file and its name; every failure of the file system as DataError."""
     name = fspath(path)
-    try:
-        # Looked at before it is opened: opening a pipe would wait for a writer.
-        status = Path(path).stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{name}: a folder, not an image")
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{name}: not a regular file")
-        if status.st_size == 0:
+    with open_regular(path, MAX_FILE_BYTES, what="an image") as file:
+        if fstat(file.fileno()).st_size == 0:
             raise DataError(f"{name}: the file is empty")
-        if status.st_size > MAX_FILE_BYTES:
-            raise DataError(f"{name}: {status.st_size:,} bytes are too many for an image (limit {MAX_FILE_BYTES:,})")
-        file = Path(path).open("rb")  # noqa: SIM115 (closed below)
-    except FileNotFoundError:
-        raise DataError(f"{name}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
-    with file:
         yield file, name
 
 
@@ -196,11 +235,39 @@ def _guarded(name: str) -> Iterator[None]:
 def _decode(file: BinaryIO, name: str) -> ImageArray:
     with _guarded(name):
         image = _header(file, name)
-        values, white = _load(image, file, name)
-        if white != 255:
-            values = _to_eight_bits(values, white)
-        return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+        with _budget.held(_cost(image)):
+            return _as_rgb(_load(image, file, name, for_image=True)[0])
     raise AssertionError("unreachable")
+
+
+def _as_rgb(values: npt.NDArray[np.uint8]) -> ImageArray:
+    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+
+
+def _cost(image: ImageFile.ImageFile, stored: int = 0) -> int:
+    """Bytes that decoding takes at its peak, the result among them: never less than what was measured.
+
+    Args:
+        stored: pixels in the file, where it is decoded at a smaller size.
+    """
+    pixels = image.size[0] * image.size[1]
+    bytes_each, more = 4, 2**24
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.get("progressive"):
+        more += 6 * (stored or pixels)  # all coefficients, 16 bits each
+    elif isinstance(image, WebPImagePlugin.WebPImageFile):
+        bytes_each = 8
+    elif isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        bytes_each = 24
+    elif image.mode in ("LA", "PA", "YCbCr", "RGBa"):
+        bytes_each = 8
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bytes_each += 6 if image.tag_v2.get(_ROWS_PER_STRIP, 2**32) * 8 > image.size[1] else 0
+        bytes_each += 4 if image.tag_v2.get(_ORIENTATION, 1) != 1 else 0
+    elif _orientation(image) > 1:
+        bytes_each += 3
+    if _is_deep_colour(image):
+        bytes_each += 22 if image.info.get("interlace") else 0
+    return pixels * bytes_each + more
 
 
 def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
@@ -217,48 +284,101 @@ def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         raise DataError(
             f"{name}: {width}×{height} pixels are too many (limits: {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all)"
         )
+    most = _MOST_PIXELS_OF.get(image.format or "", MAX_PIXELS)
+    if width * height > most:
+        raise DataError(
+            f"{name}: {width}×{height} pixels are too many for {image.format} (limit {most:,}); save it as another kind"
+        )
     return image
 
 
-def _load(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any], int]:
+def _load(
+    image: ImageFile.ImageFile, file: BinaryIO, name: str, *, for_image: bool = False
+) -> tuple[npt.NDArray[Any], int]:
     """The pixels of an image whose header is read, and the value of white: 255 for uint8, more for uint16.
 
-    ``[H, W]`` or ``[H, W, 3]``, values as stored, turned upright.
+    Args:
+        for_image: scale 16 bits to 8, and leave nothing in ``image``, so that its memory is the result's.
+
+    Returns:
+        ``[H, W]`` or ``[H, W, 3]``, turned upright; values as stored, or uint8 ``for_image``.
     """
     if getattr(image, "is_animated", False):
         raise DataError(f"{name}: an animation or a file of several pages; save the one image that is meant")
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     tiff: _Tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     _check_mode(image, tiff, name)
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        file.seek(0)
+        check_codestream(file.read(), image.size, name)
+        file.seek(0)
     orientation = _orientation(image)
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # some program's leftover: it would fill up what is missing with grey
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    values: npt.NDArray[Any]
-    white = 255
-    if ";16" in _raw_mode(image) and not image.mode.startswith("I"):
-        white = 65535
-        values = _load_deep_colour(image, file, name)
-    else:
-        image.load()
-        if image.mode.startswith("I"):
-            # 12 bits, packed, is the one depth that Pillow does not widen.
-            white = 4095 if max(_bits(tiff)) == 12 else 65535
-            values = np.asarray(image).astype(np.uint16)
-            if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
-                values = white - values
-        elif image.mode in ("1", "L", "LA"):
-            values = np.array(image.convert("L"))
-        else:
-            # By way of RGBA where the colours are stored multiplied by alpha.
-            values = np.array((image.convert("RGBA") if image.mode == "RGBa" else image).convert("RGB"))
+    values, white = _stored(image, file, name, for_image=for_image)
+    if for_image:
+        let_go(image)
+        white = 255
+    if _is_deep_colour(image) and is_tiff:
+        orientation = int(tiff.get(_ORIENTATION, 1))
+        is_tiff = orientation not in _UPRIGHT
     if orientation > 1 and not is_tiff:  # Pillow turns a TIFF by itself
         values = np.ascontiguousarray(_UPRIGHT[orientation](values))
     return values, white
 
 
+def _stored(image: ImageFile.ImageFile, file: BinaryIO, name: str, *, for_image: bool) -> tuple[npt.NDArray[Any], int]:
+    """``_load`` without what comes before and after."""
+    if _is_deep_colour(image):
+        scale = (lambda rows: to_eight_bits(rows, 65535)) if for_image else (lambda rows: rows)
+        return joined(map(scale, deep_rows(image, file, name)), max(image.size)), 65535
+    if image.mode.startswith("I"):
+        return _load_deep_grey(image, for_image=for_image)
+    if isinstance(image, WebPImagePlugin.WebPImageFile) and for_image:
+        return load_webp(image, file, name), 255
+    seen_through = "A" in image.getbands() or "transparency" in image.info  # which a mask's reader asks for
+    if _decodes_anywhere(image) and (for_image or not seen_through):
+        return load_colour(image), 255
+    image.load()
+    if image.mode in ("1", "L", "LA"):
+        return joined((np.asarray(rows.convert("L")) for rows in rows_of(image)), image.size[1]), 255
+    # By way of RGBA where the colours are stored multiplied by alpha.
+    pieces = ((rows.convert("RGBA") if rows.mode == "RGBa" else rows).convert("RGB") for rows in rows_of(image))
+    return joined(map(np.asarray, pieces), image.size[1]), 255
+
+
+def _load_deep_grey(image: ImageFile.ImageFile, *, for_image: bool) -> tuple[npt.NDArray[Any], int]:
+    """Grey of more than 8 bits, ``[H, W]``, and its white."""
+    tiff: _Tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    # 12 bits, packed, is the one depth that Pillow does not widen.
+    white = 4095 if max(_bits(tiff)) == 12 else 65535
+    image.load()
+
+    def read(rows: Image.Image) -> npt.NDArray[Any]:
+        values = np.asarray(rows).astype(np.uint16)
+        if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
+            values = white - values
+        return to_eight_bits(values, white) if for_image else values
+
+    return joined(map(read, rows_of(image)), image.size[1]), white
+
+
+def _decodes_anywhere(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow decodes this image into any four bytes a pixel: some decoders look at what they are given."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        plain = image.tag_v2.get(_ORIENTATION, 1) == 1 and image.tag_v2.get(_PLANAR, 1) == 1
+    else:
+        plain = image.format in ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM")
+    return plain and image.mode in ("RGB", "RGBA", "RGBX", "CMYK")
+
+
+def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
+    return ";16" in _raw_mode(image) and not image.mode.startswith("I")
+
+
 def _check_mode(image: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
     """Refuses pixels whose meaning would have to be guessed."""
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG") or _sample_format(tiff) > 1:
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")) or _sample_format(tiff) > 1:
         raise DataError(
             f"{name}: what is white is unknown for floating-point, signed and 32-bit pixels; save 8 or 16 bits unsigned"
         )
@@ -266,64 +386,6 @@ def _check_mode(image: ImageFile.ImageFile, tiff: _Tags, name: str) -> None:
         raise DataError(f"{name}: the colour mode {image.mode} is not read; save it as RGB or grey")
     if max(_bits(tiff)) > 8 and tiff.get(_PLANAR, 1) != 1:
         raise DataError(f"{name}: 16-bit colour in separate planes is not read; save it interleaved, or as PNG")
-
-
-def _load_deep_colour(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> npt.NDArray[np.uint16]:
-    """16-bit colour, ``[H, W, 3]``, upright for a TIFF as Pillow's are.
-
-    Pillow's colour images have 8 bits a channel, so OpenCV decodes. Pillow goes first: it tells a damaged file from a
-    whole one, and what it finds must be what OpenCV finds, to the bits that it has.
-    """
-    tiff = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    if image.mode not in ("LA", "RGB", "RGBA", "RGBX") or _ASSOCIATED_ALPHA in _numbers(tiff.get(_EXTRA_SAMPLES, ())):
-        raise DataError(f"{name}: this kind of 16-bit colour is not read; save it as a 16-bit PNG, or with 8 bits")
-    file.seek(0)
-    data = file.read()
-    # The limits hold for what Pillow read in the header; a crafted one could tell OpenCV another size.
-    if sorted(_stored_size(data)) != sorted(image.size):
-        raise DataError(f"{name}: damaged image (its header names two sizes)")
-    image.load()
-    rough = np.asarray(image.convert("RGB"))
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != rough.shape[:2] or decoded.ndim != 3:
-        raise DataError(f"{name}: damaged image, or of a kind that is not read; save it as a 16-bit PNG")
-    values: npt.NDArray[np.uint16] = np.ascontiguousarray(decoded[..., 2::-1], np.uint16)  # from BGR(A)
-    for start in range(0, len(values), 256):
-        rows = slice(start, start + 256)
-        if np.abs((values[rows] >> 8).astype(np.int16) - rough[rows]).max() > 1:
-            raise DataError(f"{name}: two decoders read different pixels in this image; save it as a 16-bit PNG")
-    return values
-
-
-def _stored_size(data: bytes) -> tuple[int, ...]:
-    """(width, height) in the header of a PNG or TIFF, from the places where every decoder must look.
-
-    Empty where a TIFF names one of them twice, or in an unusual type: decoders differ in what they make of it.
-    """
-    if data.startswith(b"\x89PNG"):
-        return struct.unpack_from(">II", data, 16) if data[12:16] == b"IHDR" else ()
-    order = "<" if data.startswith(b"II") else ">"
-    if 43 in data[2:4]:  # BigTIFF
-        head, count, entry = f"{order}8xQ", f"{order}Q", f"{order}HHQ8s"
-    else:
-        head, count, entry = f"{order}4xI", f"{order}H", f"{order}HHI4s"
-    (at,) = struct.unpack_from(head, data)
-    (entries,) = struct.unpack_from(count, data, at)
-    at += struct.calcsize(count)
-    found: list[tuple[int, int]] = []
-    for k in range(entries):
-        tag, kind, length, value = struct.unpack_from(entry, data, at + k * struct.calcsize(entry))
-        if tag in (_WIDTH, _HEIGHT):
-            if length != 1 or kind not in (3, 4):
-                return ()
-            found.append((tag, struct.unpack_from(order + {3: "H", 4: "I"}[kind], value)[0]))
-    return tuple(size for _, size in sorted(found)) if [tag for tag, _ in sorted(found)] == [_WIDTH, _HEIGHT] else ()
-
-
-def _to_eight_bits(values: npt.NDArray[np.uint16], white: int) -> npt.NDArray[np.uint8]:
-    """0..white to 0..255, rounded to nearest, by a table."""
-    table = (np.arange(white + 1, dtype=np.uint32) * 255 + white // 2) // white
-    return table.astype(np.uint8)[values]
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

@@ -5,18 +5,31 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from andon.core import GOOD, AndonError, Channel, GroundTruth, ImageArray, Sample, SampleReader, Split
+from andon.core import (
+    GOOD,
+    AndonError,
+    Channel,
+    DataError,
+    GroundTruth,
+    ImageArray,
+    Sample,
+    SampleReader,
+    Split,
+    listed,
+)
 from andon.data.decode import read_image, read_mask, read_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "FileReader",
     "Listing",
     "WholeMaskReader",
@@ -25,13 +38,29 @@ __all__ = [
     "list_folder",
     "make_samples",
     "natural_key",
+    "refuse_unread",
+    "suffix_of",
+    "unread_images",
     "without_suffix",
 ]
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".apng"}
+    str.split(
+        ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .webp .gif .ppm .pgm .pbm .pnm .jp2 .j2k .j2c .jpc "
+        ".jpx .jpf"
+    )
 )
 """A file is taken for an image by its suffix (small or capital letters), and decoded by its content."""
+
+UNREAD_SUFFIXES = frozenset(
+    str.split(
+        ".avif .heic .heif .jxl .jxr .wdp .hdp .jls .pam .pfm .pcx .tga .sgi .rgb .ras .sr .xbm .xpm .ico .icns "
+        ".cur .psd .xcf .svg .eps .exr .hdr .pic .pict .dds .fits .fit .fts .dcm .dicom .nii .mha .nrrd .raw .dng "
+        ".cr2 .cr3 .crw .nef .arw .orf .rw2 .raf .srw .pef .im .ima .tim .cin .dpx .iff .lbm .mng .jng .czi .lif "
+        ".vsi .svs .ndpi .lsm .npy .yuv .nv12 .bayer .mp4 .avi .mov .mkv"
+    )
+)
+"""Files that hold images, or may, in kinds that are not read."""
 
 # What systems and file managers leave in folders; it is no part of a data set and nobody needs to hear of it.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -93,6 +122,34 @@ def list_folder(folder: Path) -> Listing:
     return Listing(folder, *ordered)
 
 
+def unread_images(listing: Listing) -> tuple[str, ...]:
+    """The files of a folder that hold images of a kind that is not read, but for those beside a readable copy."""
+    copies = {without_suffix(name).casefold() for name in listing.images}
+    return tuple(
+        name
+        for name in listing.others
+        if suffix_of(name) in UNREAD_SUFFIXES and without_suffix(name).casefold() not in copies
+    )
+
+
+def suffix_of(name: str) -> str:
+    """ ".png" of "a.PNG"; "" where there is none."""
+    dot = name.rfind(".")
+    return name[dot:].casefold() if dot > 0 else ""
+
+
+def refuse_unread(listing: Listing) -> None:
+    """DataError where images for training are of a kind that is not read: the training set would lack them silently."""
+    unread = unread_images(listing)
+    if unread:
+        kinds = ", ".join(sorted({suffix_of(name) for name in unread}))
+        many = f"{len(unread)} files are" if len(unread) > 1 else "a file is"
+        raise DataError(
+            f"{listing.folder}: {many} of a kind that is not read, {kinds} ({listed(unread, 3)}); convert to PNG or "
+            f"remove; these are read: {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+
+
 def without_suffix(name: str) -> str:
     """A file's name without its suffix (``os.path.splitext`` costs half the time of loading a large data set)."""
     dot = name.rfind(".")
@@ -118,7 +175,7 @@ def make_samples(
     split: Split,
     defect_type: str,
     reader: SampleReader,
-    masks: dict[str, tuple[Path, ...]] | None = None,
+    masks: Mapping[str, tuple[Path, ...]] | None = None,
     prefix: str = "",
 ) -> list[Sample]:
     """The samples of one folder of images.
@@ -136,7 +193,13 @@ def make_samples(
 
 @dataclass(frozen=True)
 class FileReader(SampleReader, ABC):
-    """Reads samples that are files: an image, and one mask file a ground-truth channel."""
+    """Reads samples that are files: an image, and one mask file a ground-truth channel.
+
+    Attributes:
+        any_value: whether every positive value of a mask means the same: masks in several colours can be read then.
+    """
+
+    any_value: ClassVar[bool] = False
 
     def image(self, sample: Sample) -> ImageArray:
         return read_image(sample.path)
@@ -151,10 +214,14 @@ class FileReader(SampleReader, ABC):
         size = self.size(sample)
         channels: list[Channel] = []
         for path in sample.mask_paths if sample.defect_type != GOOD else ():
-            values = read_mask(path)
+            values = self.mask(path)
             check_mask_size(sample, path, values, size)
             channels.append(self.channel(sample, path, values))
         return GroundTruth(size, tuple(channels))
+
+    def mask(self, path: Path) -> npt.NDArray[np.uint8]:
+        """The values of a mask, uint8 ``[H, W]``; DataError where it cannot be read, or in more than one way."""
+        return read_mask(path, any_value=self.any_value)
 
     @abstractmethod
     def channel(self, sample: Sample, path: Path, values: npt.NDArray[np.uint8]) -> Channel:
@@ -173,6 +240,8 @@ def check_mask_size(sample: Sample, path: Path, values: npt.NDArray[np.uint8], s
 @dataclass(frozen=True)
 class WholeMaskReader(FileReader):
     """Every positive pixel of a mask is the defect, and all of them must be found: saturation = area."""
+
+    any_value: ClassVar[bool] = True
 
     def channel(self, sample: Sample, path: Path, values: npt.NDArray[np.uint8]) -> Channel:
         mask = values > 0

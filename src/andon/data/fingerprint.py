@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from andon._tools.files import open_regular
 from andon._tools.parallel import ordered_map
 from andon.core import AndonError, Category, ProgressCallback, canonical_json, no_progress
 
@@ -25,7 +26,7 @@ def file_fingerprint(path: Path) -> str:
     """Hash of a file's bytes (BLAKE2b, 32 hexadecimal digits); read once a process as long as the file is unchanged.
 
     Raises:
-        AndonError: the file cannot be read.
+        AndonError: the file cannot be read, or is no regular file.
     """
     try:
         status = os.stat(path)
@@ -33,7 +34,7 @@ def file_fingerprint(path: Path) -> str:
         remembered = _known.get(str(path))
         if remembered is not None and remembered[0] == key:
             return remembered[1]
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except (OSError, ValueError) as error:
         raise AndonError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error

@@ -5,34 +5,33 @@
     <folder>/ground_truth/<defect type>/**/<image>.png or <image>_mask.png     masks, optional
     <folder>/<defect type>/**/<image>_mask.png     masks beside their images, optional as well
 
-or a folder with images directly in it: all of them good. Folders below are searched too.
+or a folder with images directly in it: all of them good. Folders below are searched too. Masks may be called otherwise
+("masks", "gt", "labels"; see ``andon.data.truth``) as long as each fits one image; case decides nothing.
 
 There is no split in such a folder, so one is made: in the order of the names, which is mostly the order in time, the
 first ``train_fraction`` of the good images are for training and the rest for testing (images taken close after each
-other look alike: a random split would flatter). Where nothing is defective all good images are for training.
+other look alike: a random split would flatter), one at least for each where there are two. Where nothing is defective
+all good images are for training.
 A mask is read as in the MVTec layout: one channel, saturation = area.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from andon.core import GOOD, AndonError, Category, Sample
-from andon.data.files import Listing, WholeMaskReader, by_stem, list_folder, make_samples, without_suffix
+from andon.core import GOOD, AndonError, Category, DataError, Sample, Split
+from andon.data.files import WholeMaskReader, list_folder, make_samples, refuse_unread, without_suffix
 from andon.data.layout import Layout, ReadOptions
+from andon.data.truth import Kind, assign_masks, folder_named, is_good, sidecars, split_truth, walk
 
 __all__ = ["LAYOUT", "has_images"]
 
-_TRUTH = "ground_truth"
-_MASK = "_mask"
-_MAX_DEPTH = 16  # a link to a folder above would be followed for ever
-
 
 def recognise(folder: Path) -> bool:
-    return (folder / GOOD).is_dir()
+    return folder_named(folder, GOOD) is not None
 
 
 def has_images(folder: Path) -> bool:
@@ -43,65 +42,59 @@ def has_images(folder: Path) -> bool:
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
     if not 0 < options.train_fraction <= 1:
         raise AndonError(f"train_fraction must be above 0 and at most 1, not {options.train_fraction}")
-    top = list_folder(folder)
-    if GOOD not in top.folders:
-        with_images = [kind for kind in top.folders if kind != _TRUTH and any(p.images for p in _walk(folder / kind))]
-        if with_images:
-            raise AndonError(
-                f"{folder}: images lie directly in it and in {with_images[0]}/ as well; "
-                "move the good ones into a folder named good"
-            )
-        samples = _samples(folder, GOOD, [top])
-        return Category(name, dataset, folder, tuple(samples))
-    good = _samples(folder, GOOD, _walk(folder / GOOD))
+    names, truth = split_truth(folder, list_folder(folder).folders)
+    if not any(map(is_good, names)):
+        return Category(name, dataset, folder, tuple(_only_good(folder, names, truth)))
+    kinds = [Kind(folder / kind, deep=True) for kind in names]
+    masks = assign_masks(kinds, sure=(), unsure=[folder / kind for kind in truth])
+    good: list[Sample] = []
     defective: list[Sample] = []
-    for kind in top.folders:
-        if kind not in (GOOD, _TRUTH):
-            defective += _samples(folder, kind, _walk(folder / kind))
-    n_train = math.ceil(options.train_fraction * len(good)) if defective else len(good)
+    for kind in kinds:
+        if is_good(kind.name):
+            for listing in kind.listings:
+                refuse_unread(listing)
+            good = _samples(kind, "train", GOOD, {})
+        else:
+            defective += _samples(kind, "test", kind.name, masks)
+    n_train = _training_images(len(good), options.train_fraction) if defective else len(good)
     tested = [replace(s, split="test", id="test" + s.id.removeprefix("train")) for s in good[n_train:]]
     return Category(name, dataset, folder, (*good[:n_train], *tested, *defective))
 
 
-def _samples(root: Path, kind: str, listings: Iterator[Listing] | list[Listing]) -> list[Sample]:
+def _training_images(n_good: int, fraction: float) -> int:
+    """How many of the good images are for training; without a good one in the test nothing can be compared."""
+    wanted = math.ceil(fraction * n_good)
+    return min(wanted, n_good - 1) if fraction < 1 and n_good > 1 else wanted
+
+
+def _only_good(folder: Path, names: Sequence[str], truth: Sequence[str]) -> list[Sample]:
+    """Images directly in a folder, where nothing says that any is defective."""
+    top = list_folder(folder)
+    refuse_unread(top)
+    for kind in names:
+        if any(listing.images for listing in walk(folder / kind)):
+            raise DataError(
+                f"{folder}: images lie directly in it and in {kind}/ as well; "
+                "move the good ones into a folder named good"
+            )
+    beside = next(iter(sidecars(top)), None)
+    masks = next((f"{kind}/" for kind in truth if any(listing.images for listing in walk(folder / kind))), beside)
+    if masks is not None and top.images:
+        raise DataError(
+            f"{folder}: images lie directly in it, all of them good, but {masks} holds masks; move the good images "
+            "into a folder named good, and the defective ones into one named after their defect"
+        )
+    return make_samples(top.folder, top.images, "train", GOOD, WholeMaskReader())
+
+
+def _samples(kind: Kind, split: Split, defect_type: str, masks: Mapping[Path, Path]) -> list[Sample]:
     reader = WholeMaskReader()
     samples: list[Sample] = []
-    for listing in listings:
-        beside = root if listing.folder == root else root / kind
-        below = listing.folder.relative_to(beside)
-        sidecars = _sidecars(listing)
-        images = [image for image in listing.images if image not in sidecars]
-        masks = by_stem(listing.folder, sorted(sidecars), ending=_MASK)
-        truth = root / _TRUTH / kind / below
-        for stem, path in by_stem(truth, list_folder(truth).images, ending=_MASK).items():
-            if masks.setdefault(stem, path) != path:
-                raise AndonError(f"{path}: {masks[stem]} is a mask of the same image; remove one")
-        samples += make_samples(
-            listing.folder,
-            images,
-            "train" if kind == GOOD else "test",
-            kind,
-            reader,
-            {stem: (path,) for stem, path in masks.items()} if kind != GOOD else None,
-            prefix="" if below == Path() else f"{below.as_posix()}/",
-        )
+    for listing in kind.listings:
+        names = kind.names(listing)
+        own = {without_suffix(n): (masks[listing.folder / n],) for n in names if listing.folder / n in masks}
+        samples += make_samples(listing.folder, names, split, defect_type, reader, own, prefix=kind.below(listing))
     return samples
-
-
-def _sidecars(listing: Listing) -> set[str]:
-    """The images that are the mask of one beside them."""
-    stems = {without_suffix(image): image for image in listing.images}
-    return {name for stem, name in stems.items() if stem.endswith(_MASK) and stem.removesuffix(_MASK) in stems}
-
-
-def _walk(folder: Path, depth: int = 0) -> Iterator[Listing]:
-    """The listings of a folder and of all below it, in natural order."""
-    if depth > _MAX_DEPTH:
-        raise AndonError(f"{folder}: more than {_MAX_DEPTH} folders deep (a link to a folder above it?)")
-    listing = list_folder(folder)
-    yield listing
-    for name in listing.folders:
-        yield from _walk(folder / name, depth + 1)
 
 
 LAYOUT = Layout(

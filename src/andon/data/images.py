@@ -9,25 +9,30 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from andon._tools.parallel import shared_pool
-from andon.core import DataError, ImageArray, Sample
+from andon.core import Category, DataError, Dataset, ImageArray, Sample
 from andon.data.cache import ArrayCache
-from andon.data.decode import read_image
+from andon.data.decode import MAX_PIXELS, MAX_SIDE, read_image, read_resized
+from andon.data.files import FileReader
 from andon.data.fingerprint import file_fingerprint
 from andon.data.transform import Transform
 
 __all__ = ["ImageLike", "ImageMemory", "Images", "as_images"]
 
-ImageLike = Sample | str | PathLike[str] | ImageArray
+ImageLike = Sample | str | PathLike[str] | ImageArray | Image.Image
 
+_PIL_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
+"""Modes that Pillow converts to RGB without a guess."""
 _MemoryKey = tuple[str, int, int, int, str]
 
 
@@ -104,11 +109,7 @@ class Images:
         if isinstance(item, Sample):
             return item.image()
         if isinstance(item, np.ndarray):
-            if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
-                raise DataError(
-                    f"image {index} must be an RGB uint8 array [H, W, 3], got {item.dtype} {list(item.shape)}"
-                )
-            return item
+            return _checked_array(item, index)
         path = self._path(index)
         assert path is not None
         return read_image(path)
@@ -172,7 +173,7 @@ class Images:
         if isinstance(item, np.ndarray):
             return None
         try:
-            return Path(fspath(item))
+            return Path(fspath(item))  # type: ignore[arg-type]  # a PIL image is an array by now
         except TypeError:
             raise DataError(
                 f"image {index} must be a sample, a path or an RGB uint8 array, not {type(item).__name__}"
@@ -190,21 +191,97 @@ class Images:
 
     def _resized_from_disk(self, index: int, transform: Transform) -> ImageArray:
         if self.cache is None:
-            return transform.resize(self.image(index)).view()
+            return self._decoded(index, transform).view()
         kind, fingerprint = f"images-{transform.geometry_key}", self.fingerprint(index)
         cached = self.cache.get(kind, fingerprint)
         if cached is not None and len(cached) == 1 and cached[0].shape == (*transform.output_size, 3):
             image: ImageArray = cached[0]
             return image
-        image = transform.resize(self.image(index))
+        image = self._decoded(index, transform)
         self.cache.put(kind, fingerprint, (image,))
         return image.view()
 
+    def _decoded(self, index: int, transform: Transform) -> ImageArray:
+        """Image ``index`` resized and cropped; of a file no more is in memory than ``read_resized`` needs."""
+        item, path = self.items[index], self._path(index)
+        reads_itself = isinstance(item, Sample) and type(item.reader).image is not FileReader.image
+        if path is None or reads_itself:
+            return transform.resize(self.image(index))
+        return transform.resize(read_resized(path, transform.size))
+
 
 def as_images(images: Images | Iterable[ImageLike] | ImageLike) -> Images:
-    """What a caller hands in, as ``Images``: samples, paths, arrays, or a single one of them."""
+    """What a caller hands in, as ``Images``.
+
+    Args:
+        images: samples, paths, PIL images, RGB uint8 arrays ``[H, W, 3]``, or a single one of them; arrays may be
+            stacked to ``[N, H, W, 3]``. A PIL image becomes RGB as a file does (``andon.data.decode``), but that of 16
+            bits of colour Pillow keeps 8.
+
+    Raises:
+        DataError: it is something else, or an array or PIL image of a kind that is not read.
+    """
     if isinstance(images, Images):
         return images
-    if isinstance(images, Sample | str | PathLike) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        return Images([images])
-    return Images(images)
+    if isinstance(images, Sample | str | PathLike | Image.Image) or (
+        isinstance(images, np.ndarray) and images.ndim != 4 and images.dtype.kind not in "OU"
+    ):
+        return Images([_item(images, 0)])
+    if isinstance(images, bytes | bytearray | Mapping | torch.Tensor) or not isinstance(images, Iterable):
+        raise _not_images(images, "images")
+    return Images(_item(item, index) for index, item in enumerate(images))
+
+
+def _item(item: Any, index: int) -> ImageLike:
+    """One image of a caller's; a PIL image as an array."""
+    if isinstance(item, Image.Image):
+        return _pixels(item, f"image {index}")
+    if isinstance(item, np.ndarray):
+        return _checked_array(item, index)
+    if isinstance(item, Sample | str | PathLike):
+        return item
+    raise _not_images(item, f"image {index}")
+
+
+def _not_images(value: Any, what: str) -> DataError:
+    hint = ""
+    if isinstance(value, Category | Dataset):
+        hint = "; of a category take its samples: category.test"
+    elif isinstance(value, torch.Tensor):
+        hint = "; a tensor as the transform gives it goes to predict_batch"
+    return DataError(
+        f"{what} must be a sample, a path, a PIL image or an RGB uint8 array [H, W, 3]"
+        f"{', or a list of them' if what == 'images' else ''}, not {type(value).__name__}{hint}"
+    )
+
+
+def _checked_array(image: ImageArray, index: int) -> ImageArray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise DataError(f"image {index} must be an RGB uint8 array [H, W, 3], got {image.dtype} {list(image.shape)}")
+    return image
+
+
+def _pixels(image: Image.Image, name: str) -> ImageArray:
+    """A PIL image as RGB uint8 ``[H, W, 3]``, upright, with what ``read_image`` refuses refused."""
+    width, height = image.size
+    if 0 in image.size or max(image.size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise DataError(f"{name}: {width}×{height} pixels (limits: 1 to {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all)")
+    # Of an MPO, a JPEG with more behind it, the JPEG is meant.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise DataError(f"{name}: an animation or a file of several pages; copy() the one image that is meant")
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if not deep and image.mode not in _PIL_MODES:
+        raise DataError(f"{name}: a PIL image of mode {image.mode} is not read; make it RGB or grey of 8 or 16 bits")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if deep:
+            values = np.asarray(image).astype(np.uint32)
+            grey = ((np.minimum(values, 65535) * 255 + 32767) // 65535).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if image.mode == "RGBa":
+            image = image.convert("RGBA")
+        elif image.mode == "LA":
+            image = image.convert("L")
+        return np.array(image.convert("RGB"))
+    except Exception as error:  # a file that is not read before, and is damaged
+        raise DataError(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +19,20 @@ import numpy as np
 from andon._tools.parallel import ordered_map
 from andon.core import AndonError, Category, Dataset, ProgressCallback, Sample, listed, no_progress
 from andon.data.decode import read_mask
-from andon.data.files import FileReader, check_mask_size, list_folder, natural_key
+from andon.data.files import (
+    IMAGE_SUFFIXES,
+    FileReader,
+    Listing,
+    check_mask_size,
+    list_folder,
+    natural_key,
+    suffix_of,
+    unread_images,
+    without_suffix,
+)
+from andon.data.truth import called_masks, is_good, is_truth_folder
 
-__all__ = ["CategoryInfo", "DatasetInfo", "Problem", "Severity", "dataset_info"]
+__all__ = ["CategoryInfo", "DatasetInfo", "Problem", "ProblemGroup", "Severity", "dataset_info", "problem_groups"]
 
 Severity = Literal["error", "warning", "info"]
 """error: results would be wrong or impossible; warning: look at it; info: good to know."""
@@ -48,6 +59,35 @@ class Problem:
     category: str
     file: Path
     message: str
+
+
+@dataclass(frozen=True)
+class ProblemGroup:
+    """The problems of one kind.
+
+    Attributes:
+        severity, kind: theirs.
+        problems: all of them, in order.
+    """
+
+    severity: Severity
+    kind: str
+    problems: tuple[Problem, ...]
+
+    def lines(self, most: int = 3) -> list[str]:
+        """The messages of the first ``most`` problems, and a line that counts the rest."""
+        lines = [problem.message for problem in self.problems[:most]]
+        rest = len(self.problems) - len(lines)
+        return [*lines, f"… and {rest:,} more of this kind ({self.kind})"] if rest else lines
+
+
+def problem_groups(problems: Iterable[Problem]) -> tuple[ProblemGroup, ...]:
+    """Problems by severity and kind, errors first."""
+    groups: defaultdict[tuple[Severity, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        groups[problem.severity, problem.kind].append(problem)
+    found = [ProblemGroup(severity, kind, tuple(members)) for (severity, kind), members in groups.items()]
+    return tuple(sorted(found, key=lambda group: _SEVERITIES.index(group.severity)))
 
 
 @dataclass(frozen=True)
@@ -103,6 +143,10 @@ class DatasetInfo:
         """How many problems of a severity there are."""
         return sum(problem.severity == severity for problem in self.problems)
 
+    def groups(self) -> tuple[ProblemGroup, ...]:
+        """The problems by kind, errors first."""
+        return problem_groups(self.problems)
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON-able values; paths as texts."""
         problems = [{**asdict(problem), "file": str(problem.file)} for problem in self.problems]
@@ -112,9 +156,19 @@ class DatasetInfo:
             "layout": self.layout,
             "root": str(self.root),
             "categories": categories,
+            "counts": {severity: self.count(severity) for severity in _SEVERITIES},
             "problems": problems,
         }
 
+
+_CONFIG = "defects_config.json"
+_DOCUMENTS = frozenset(
+    str.split(
+        ".txt .md .rst .json .jsonl .yaml .yml .csv .tsv .xml .html .htm .pdf .log .ini .cfg .toml .doc .docx .xls "
+        ".xlsx .ods .odt .py .sh .bat .db .sqlite .bib .sha256 .md5 .license .url .lnk"
+    )
+)
+"""What lies beside images without being one."""
 
 _COUNTS = ("train", "test_good", "test_defective", "total")
 
@@ -171,7 +225,7 @@ def _examine(sample: Sample) -> _Finding:
     else:
         finding.size = (image.shape[0], image.shape[1])
         digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-        digest.update(image.tobytes())
+        digest.update(np.ascontiguousarray(image).data)
         finding.content = digest.digest()
         brightest = int(image.max())
         if brightest == int(image.min()):
@@ -189,7 +243,7 @@ def _examine_mask(finding: _Finding, path: Path) -> None:
     if not isinstance(sample.reader, FileReader):
         return
     try:
-        values = read_mask(path)
+        values = sample.reader.mask(path)
     except AndonError as error:
         note.append(("error", "unreadable-mask", path, str(error)))
         return
@@ -208,7 +262,7 @@ def _examine_mask(finding: _Finding, path: Path) -> None:
     if positive.size == 0:
         note.append(("warning", "empty-mask", path, f"{path}: the mask has no positive pixel"))
     elif positive.size == values.size:
-        note.append(("warning", "full-mask", path, f"{path}: every pixel of the mask is positive (inverted?)"))
+        note.append(("error", "full-mask", path, f"{path}: every pixel of the mask is positive (inverted?)"))
     elif positive.min() != positive.max():
         text = f"{path}: the mask has grey levels ({positive.min()}..{positive.max()}); every positive pixel counts"
         note.append(("warning", "grey-mask", path, text))
@@ -305,24 +359,76 @@ def _duplicates(findings: list[_Finding]) -> Iterator[tuple[Severity, str, Path,
 
 
 def _stray(category: Category) -> Iterator[tuple[Severity, str, Path, str]]:
-    """Files in the category's folder that nobody reads, one record a folder."""
+    """Files in the category's folder that nobody reads, one record a folder and kind."""
     known = {path for sample in category.samples for path in (sample.path, *sample.mask_paths)}
-    known.add(category.root / "defects_config.json")
     for folder in _folders(category.root):
         listing = list_folder(folder)
+        inside = tuple(part.casefold() for part in folder.relative_to(category.root).parts)
         unread = [name for name in listing.images if folder / name not in known]
-        others = [name for name in listing.others if folder / name not in known]
-        inside = folder.relative_to(category.root).parts
-        if unread and inside[:1] == ("ground_truth",):
-            text = f"{folder}: {_files(unread, 'mask')} of no defective image: {listed(unread)}"
-            yield "warning", "mask-without-image", folder, text
-        elif unread:
-            text = f"{folder}: {_files(unread, 'image')} not read, the layout has no place for them: {listed(unread)}"
+        masks = set(unread) if any(map(is_truth_folder, inside)) else called_masks(listing)
+        yield from _stray_masks(folder, [name for name in unread if name in masks])
+        images = [name for name in unread if name not in masks]
+        if images and _for_training(inside):
+            text = f"{folder}: {_files(images, 'image')} for training not read, they belong into train/good: "
+            yield "error", "unread-training-image", folder, text + listed(images)
+        elif images:
+            text = f"{folder}: {_files(images, 'image')} not read, the layout has no place for them: {listed(images)}"
             yield "warning", "unread-image", folder, text
-        if others:
-            yield "info", "no-image", folder, f"{folder}: {_files(others, 'file')} no image: {listed(others)}"
+        yield from _stray_others(listing, inside)
         if not (listing.images or listing.folders or listing.others):
             yield "info", "empty-folder", folder, f"{folder}: an empty folder"
+
+
+def _for_training(inside: tuple[str, ...]) -> bool:
+    """Whether a folder of the category holds images for training, or is where somebody would put them."""
+    return inside == ("train",) or inside[:2] == ("train", "good") or (bool(inside) and is_good(inside[0]))
+
+
+def _stray_masks(folder: Path, names: list[str]) -> Iterator[tuple[Severity, str, Path, str]]:
+    """Masks that no defective image takes: black ones (of good images) say nothing, others are without an image."""
+    if not names:
+        return
+    marks = list(ordered_map(_marks, [folder / name for name in names]))
+    marked = [name for name, marking in zip(names, marks, strict=True) if marking]
+    black = [name for name, marking in zip(names, marks, strict=True) if not marking]
+    if marked:
+        text = f"{folder}: {_files(marked, 'mask')} of no defective image: {listed(marked)}"
+        yield "error", "mask-without-image", folder, text
+    if black:
+        text = f"{folder}: {_files(black, 'mask')} not used, black and of no defective image: {listed(black)}"
+        yield "info", "unused-mask", folder, text
+
+
+def _marks(path: Path) -> bool:
+    """Whether a mask marks anything; so counts one that cannot be read."""
+    try:
+        return bool(read_mask(path, any_value=True).any())
+    except AndonError:
+        return True
+
+
+def _stray_others(listing: Listing, inside: tuple[str, ...]) -> Iterator[tuple[Severity, str, Path, str]]:
+    """Files that are no images by their names, or images of a kind that is not read."""
+    folder = listing.folder
+    others = [name for name in listing.others if name.casefold() != _CONFIG or inside]
+    copies = {without_suffix(name).casefold() for name in listing.images}
+    unread = list(unread_images(listing)) if inside else []
+    if _for_training(inside):
+        unread = [
+            name
+            for name in others
+            if suffix_of(name) not in _DOCUMENTS and without_suffix(name).casefold() not in copies
+        ]
+    if unread:
+        suffixes = ", ".join(sorted({suffix_of(name) or "no suffix" for name in unread}))
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        text = f"{folder}: {_files(unread, 'file')} of a kind that is not read, {suffixes} ({listed(unread)}); "
+        kind = "unread-training-file" if _for_training(inside) else "unread-kind"
+        yield "error", kind, folder, f"{text}convert to PNG or remove; these are read: {kinds}"
+    known = set(unread)
+    rest = [name for name in others if name not in known]
+    if rest:
+        yield "info", "no-image", folder, f"{folder}: {_files(rest, 'file')} no image: {listed(rest)}"
 
 
 def _files(names: list[str], what: str) -> str:

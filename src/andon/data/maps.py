@@ -9,25 +9,34 @@ A map is one number a pixel, higher = more anomalous, in a file of one of these 
 
 from __future__ import annotations
 
+import os
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from andon.core import AndonError, Category, Sample, listed
+from andon._tools.files import folders_below, open_regular
+from andon.core import AndonError, Category, DataError, Sample, listed
 
 __all__ = ["MAP_SUFFIXES", "MAX_PIXELS", "MapFiles", "find_maps", "map_folder", "read_map", "sample_key"]
 
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 MAX_PIXELS = 2**27
 """Larger maps are refused before they are decoded."""
+MAX_FILE_BYTES = 2**31
+"""Largest file of a map, bytes: float64 of the most pixels, and as much again."""
+_SURE_BYTES = 2**27
 
 AnomalyMapArray = npt.NDArray[Any]
+_DEFLATE = (8, 32946)
+_MOST_DEFLATED = 1032
+"""Times that zlib can make something smaller, at most."""
 _TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 
 
@@ -47,9 +56,10 @@ def read_map(path: Path) -> AnomalyMapArray:
     if reader is None:
         raise AndonError(f"{path}: not a kind of anomaly map; these are read: {', '.join(MAP_SUFFIXES)}")
     try:
-        if path.stat().st_size == 0:
-            raise AndonError(f"{path}: the file is empty")
-        scores = reader(path)
+        with open_regular(path, MAX_FILE_BYTES, what="an anomaly map") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise DataError(f"{path}: the file is empty")
+            scores = reader(path, file)
     except AndonError:
         raise
     except OSError as error:
@@ -85,11 +95,11 @@ def _check_type(path: Path, dtype: np.dtype[Any]) -> None:
         raise AndonError(f"{path}: pixels are {dtype.name}; maps are {', '.join(_TYPES)}")
 
 
-def _read_png(path: Path) -> AnomalyMapArray:
+def _read_png(path: Path, file: BinaryIO) -> AnomalyMapArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes before decoding
         try:
-            image = Image.open(path, formats=("PNG",))
+            image = Image.open(file, formats=("PNG",))
         except UnidentifiedImageError:
             raise AndonError(f"{path}: not a PNG image") from None
         except Image.DecompressionBombError:
@@ -106,19 +116,20 @@ def _read_png(path: Path) -> AnomalyMapArray:
     return scores if mode == "L" else scores.astype(np.uint16)
 
 
-def _read_tiff(path: Path) -> AnomalyMapArray:
+def _read_tiff(path: Path, file: BinaryIO) -> AnomalyMapArray:
     try:
-        file = tifffile.TiffFile(path)
+        tiff = tifffile.TiffFile(file)
     except tifffile.TiffFileError as error:
         raise AndonError(f"{path}: not a TIFF image ({error})") from error
-    with file:
-        if len(file.pages) != 1:
-            raise AndonError(f"{path}: {len(file.pages)} pages; a map has one")
-        page = file.pages.first
+    with tiff:
+        if len(tiff.pages) != 1:
+            raise AndonError(f"{path}: {len(tiff.pages)} pages; a map has one")
+        page = tiff.pages.first
         _check_shape(path, tuple(page.shape))
         if page.dtype is None:
             raise AndonError(f"{path}: unknown type of pixels; maps are {', '.join(_TYPES)}")
         _check_type(path, page.dtype)
+        _check_pieces(path, file, page)
         try:
             return np.asarray(page.asarray())
         except ValueError as error:
@@ -127,15 +138,50 @@ def _read_tiff(path: Path) -> AnomalyMapArray:
             raise AndonError(f"{path}: this compression of TIFF is not read; save it uncompressed or as NPY") from error
 
 
-def _read_npy(path: Path) -> AnomalyMapArray:
-    with path.open("rb") as file:
-        # Mapped first: shape and type are checked before anything is loaded. Pickles are refused.
-        mapped = np.lib.format.open_memmap(path, mode="r") if file.read(6) == b"\x93NUMPY" else None
-    if mapped is None:
+def _check_pieces(path: Path, file: BinaryIO, page: Any) -> None:
+    """AndonError where the pieces of a TIFF unpack to more than their pixels; nothing of it is kept."""
+    if page.compression == 1:
+        return
+    if page.compression not in _DEFLATE:
+        raise DataError(f"{path}: this compression of TIFF is not read; save it uncompressed, with deflate, or as NPY")
+    height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    if height * width > MAX_PIXELS:
+        height = page.imagelength
+    expected = height * width * page.dtype.itemsize
+    for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if count * _MOST_DEFLATED <= _SURE_BYTES:
+            continue
+        file.seek(start)
+        if _unpacked_size(file.read(count), expected) > expected:
+            raise DataError(f"{path}: damaged, or made to exhaust the memory (a piece unpacks to more than its pixels)")
+
+
+def _unpacked_size(data: bytes, most: int) -> int:
+    """Bytes that zlib makes of data; counted, not kept, and no further than just above ``most``."""
+    stream, size = zlib.decompressobj(), 0
+    while data and not stream.eof and size <= most:
+        size += len(stream.decompress(data, 2**20))
+        data = stream.unconsumed_tail
+    return size
+
+
+def _read_npy(path: Path, file: BinaryIO) -> AnomalyMapArray:
+    # Shape and type are checked before anything is loaded. Pickles are refused.
+    if file.read(6) != b"\x93NUMPY":
         raise AndonError(f"{path}: not a NumPy array file")
-    _check_shape(path, mapped.shape)
-    _check_type(path, mapped.dtype)
-    return np.array(mapped)
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in headers:
+        raise DataError(f"{path}: version {version[0]}.{version[1]} of NPY is not read; save it with numpy.save")
+    shape, by_columns, dtype = headers[version](file)
+    _check_shape(path, shape)
+    _check_type(path, dtype)
+    count = shape[0] * shape[1]
+    values = np.fromfile(file, dtype, count)
+    if len(values) != count:
+        raise DataError(f"{path}: truncated ({len(values):,} of {count:,} pixels)")
+    return values.reshape(shape[::-1]).T if by_columns else values.reshape(shape)
 
 
 def sample_key(sample: Sample) -> str:
@@ -183,11 +229,12 @@ def find_maps(folder: Path, category: Category) -> MapFiles:
         AndonError: maps are missing (all counted, the first few named), or there are two of one image.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix.lower() not in MAP_SUFFIXES or any(part.startswith(".") for part in relative.parts):
+    # Linked folders too, as data may lie in: rglob does not follow links.
+    paths = (below / name for below, names in folders_below(folder) for name in names)
+    for path in paths:
+        if path.suffix.lower() not in MAP_SUFFIXES:
             continue
-        key = relative.with_suffix("").as_posix()
+        key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise AndonError(f"{path}: a second map of the same image as {found[key].name}; keep one of them")
         found[key] = path

@@ -6,37 +6,56 @@
     <category>/ground_truth/<defect type>/<image>_mask.png     or <image>.png
 
 A mask is one channel, all its positive pixels, and counts as found whole when all of it is found (saturation = area).
+Masks may be called otherwise ("masks", "gt", "labels", or beside their images; see ``andon.data.truth``) as long as
+each fits one image; case decides nothing.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from andon.core import GOOD, Category
-from andon.data.files import WholeMaskReader, by_stem, list_folder, make_samples
+from andon.core import GOOD, Category, Sample, SampleReader
+from andon.data.files import WholeMaskReader, list_folder, make_samples, refuse_unread, without_suffix
 from andon.data.layout import Layout, ReadOptions
+from andon.data.truth import Kind, assign_masks, folder_named, is_good, sidecars, split_truth, truth_folders
 
-__all__ = ["LAYOUT"]
+__all__ = ["LAYOUT", "training_samples"]
 
 
 def recognise(folder: Path) -> bool:
-    return (folder / "train" / GOOD).is_dir() or ((folder / "test").is_dir() and not (folder / GOOD).is_dir())
+    train = folder_named(folder, "train")
+    if train is not None and folder_named(train, GOOD) is not None:
+        return True
+    return folder_named(folder, "test") is not None and folder_named(folder, GOOD) is None
 
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
     reader = WholeMaskReader()
-    train = list_folder(folder / "train" / GOOD)
-    samples = make_samples(train.folder, train.images, "train", GOOD, reader)
-    for kind in list_folder(folder / "test").folders:
-        images = list_folder(folder / "test" / kind)
-        masks = mask_files(folder / "ground_truth" / kind) if kind != GOOD else None
-        samples += make_samples(images.folder, images.images, "test", kind, reader, masks)
+    samples = training_samples(folder, reader)
+    test = folder_named(folder, "test")
+    names, truth = ([], []) if test is None else split_truth(test, list_folder(test).folders)
+    kinds = [] if test is None else [Kind(test / kind, deep=False) for kind in names]
+    unsure = [] if test is None else [test / kind for kind in truth]
+    masks = assign_masks(kinds, sure=truth_folders(folder), unsure=unsure)
+    for kind in kinds:
+        (listing,) = kind.listings
+        images = kind.names(listing)
+        own = {without_suffix(n): (masks[kind.folder / n],) for n in images if kind.folder / n in masks}
+        defect_type = GOOD if is_good(kind.name) else kind.name
+        samples += make_samples(kind.folder, images, "test", defect_type, reader, own)
     return Category(name, dataset, folder, tuple(samples))
 
 
-def mask_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Masks of a folder by image: ``<image>_mask.png``, or ``<image>.png``."""
-    return {stem: (path,) for stem, path in by_stem(folder, list_folder(folder).images, ending="_mask").items()}
+def training_samples(folder: Path, reader: SampleReader) -> list[Sample]:
+    """The samples of ``train/good``; masks of good images that lie among them are no images."""
+    train = folder_named(folder, "train")
+    good = None if train is None else folder_named(train, GOOD)
+    if good is None:
+        return []
+    listing = list_folder(good)
+    refuse_unread(listing)
+    beside = sidecars(listing)
+    return make_samples(good, [n for n in listing.images if n not in beside], "train", GOOD, reader)
 
 
 LAYOUT = Layout(

@@ -3,6 +3,14 @@
 A new layout is one module with a ``LAYOUT`` (see ``andon.data.layout`` and, as an example, ``andon.data.mvtec``), named
 in ``_LAYOUTS`` or given to ``register_layout``. A package of its own names it in an entry point of the group
 ``andon.layouts`` (name = layout's name, value = ``module:LAYOUT``).
+
+>>> import tempfile
+>>> from andon.synthetic import Counts, generate
+>>> folder = tempfile.mkdtemp()
+>>> _ = generate(f"{folder}/line", tasks=["pipe_clip"], counts=Counts(train=4, good=2, defective=3), jobs=1)
+>>> category = load_dataset(f"{folder}/line")["pipe_clip"]
+>>> len(category.train), len(category.test)
+(4, 5)
 """
 
 from __future__ import annotations

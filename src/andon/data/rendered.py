@@ -20,11 +20,11 @@ from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from andon._tools.files import folders_below
 from andon.core import AndonError, FloatArray, ImageArray
-from andon.data.decode import read_image
-from andon.data.files import list_folder
+from andon.data.decode import read_resized
+from andon.data.files import list_folder, natural_key
 
 __all__ = ["FolderImages", "ImageSource", "RenderedImages", "image_source", "rendered_image"]
 
@@ -77,15 +77,13 @@ class FolderImages:
 
     @classmethod
     def open(cls, folder: Path) -> FolderImages:
-        """Lists a folder and all below; AndonError where there is none, or no image in it."""
+        """Lists a folder and all below, linked ones too; AndonError where there is none, or no image in it."""
         if not folder.is_dir():
             raise AndonError(f"{folder}: there is no such folder of images; name one, or 'rendered' for rendered ones")
         paths: list[Path] = []
-        waiting = [folder]
-        while waiting:
-            listing = list_folder(waiting.pop())
+        for below, _ in sorted(folders_below(folder), key=lambda found: [natural_key(part) for part in found[0].parts]):
+            listing = list_folder(below)
             paths += [listing.folder / name for name in listing.images]
-            waiting += [listing.folder / name for name in reversed(listing.folders)]
         if not paths:
             raise AndonError(f"{folder}: no images in it or below")
         return cls(folder, tuple(paths))
@@ -99,10 +97,7 @@ class FolderImages:
         return len(self.paths)
 
     def image(self, index: int, size: int) -> ImageArray:
-        image = read_image(self.paths[index % len(self.paths)])
-        if image.shape[:2] != (size, size):
-            image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-        return image
+        return read_resized(self.paths[index % len(self.paths)], (size, size))
 
 
 def image_source(what: str | Path) -> ImageSource:

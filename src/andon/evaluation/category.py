@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from andon.evaluation.result import (
     DefectTypeMetrics,
     Evaluation,
     EvaluationArrays,
+    ImageMetrics,
     LocalisationMetrics,
 )
 
@@ -54,13 +55,8 @@ def category_result(
     defective = np.asarray([t != GOOD for t in types], dtype=bool)
     calibration = None if calibration_scores is None else check_scores(calibration_scores)
     image = image_metrics(scores, defective, names=names)
-    if image.n_defective == 0:
-        remarks.append("no defective test images: no figure that compares with good ones")
-    if image.n_good == 0:
-        remarks.append("no good test images: no figure that compares with defective ones")
     metrics, curve_fpr, curve_spro = _localisation(localisation)
-    if metrics is not None and curve_fpr is None:
-        remarks.append("the masks cover every pixel of every image: no pixel-FPR, hence no localisation figures")
+    remarks += _missing(image, metrics is not None, curve_fpr is not None)
     return CategoryResult(
         Evaluation(
             image=image,
@@ -79,6 +75,21 @@ def category_result(
         ),
         predict_seconds,
     )
+
+
+def _missing(image: ImageMetrics, has_maps: bool, has_curve: bool) -> Iterator[str]:
+    """Why figures cannot exist, or are not comparable."""
+    if image.n_defective == 0:
+        yield "no defective test images: no figure that compares with good ones"
+    if image.n_good == 0:
+        yield "no good test images: no figure that compares with defective ones"
+    if image.n_good == 0 and has_curve:
+        yield (
+            "no good image is in the pixel-FPR of AUsPRO, AUPRO and pixel AUROC: it is that of the defective images' "
+            "unmarked pixels alone, and not comparable with others"
+        )
+    if has_maps and not has_curve:
+        yield "the masks cover every pixel of every image: no pixel-FPR, hence no localisation figures"
 
 
 def _localisation(

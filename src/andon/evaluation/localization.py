@@ -41,8 +41,10 @@ takes no memory that grows with the number of good images. The same weights give
     pixel AP     precision at each distinct score of a positive pixel, from the same two integers
 
 Cost: integer maps need one pass of histograms, about 1 ns a pixel. Float maps need the defects' scores first; then each
-negative is sorted among some millions (see ``counting.FloatCounter``). Memory: about 30 bytes a defect pixel and 32 for
-each distinct score among them, plus a buffer of 64 MB (128 MB for float64).
+negative is sorted among some millions (see ``counting.FloatCounter``). Memory: 16 bytes for each distinct score of a
+defect pixel while figures are computed (two columns of float64), plus what does not grow: about 100 bytes a defect
+pixel of the largest image, and a buffer of 64 MB (128 MB for float64). Scores, what they add and counts lie in
+temporary files (``spool.Scratch``): 120 to 170 bytes a distinct score, in the folder that ``TMPDIR`` names.
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
-"""Anomaly maps that are needed a second time: 128 MB in memory, beyond that in a temporary file."""
+"""What is needed a second time, or does not fit: a little of it in memory, beyond that in a temporary file.
+
+Anomaly maps: 128 MB in memory. Columns of numbers that a computation walks through in order: 8 MB.
+"""
 
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +17,68 @@ import numpy.typing as npt
 
 from andon.core import Channel, ConfigError, GroundTruth, Region
 
-__all__ = ["MapSpool", "SeenMap"]
+__all__ = ["Column", "MapSpool", "Scratch", "SeenMap"]
 
 _IN_MEMORY = 128 * 2**20
+_SCRATCH_IN_MEMORY = 8 * 2**20
+_PIXELS = "the scores of the defects' pixels"
+
+
+@contextmanager
+def _room(what: str) -> Iterator[None]:
+    """ConfigError where there is none."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{tempfile.gettempdir()}: no room for {what} ({error.strerror}); free some, or set TMPDIR to a folder "
+            "with room"
+        ) from error
+
+
+class Scratch:
+    """Columns of numbers in one temporary file, which goes when nothing refers to it any more."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.SpooledTemporaryFile(max_size=_SCRATCH_IN_MEMORY)  # noqa: SIM115 (closed by ``finalize``)
+        weakref.finalize(self, self.file.close)
+        self._end = 0
+
+    def column(self, dtype: npt.DTypeLike, size: int) -> Column:
+        """A column of zeros; room on disk is taken as it is written."""
+        out = Column(self, np.dtype(dtype), self._end, size)
+        self._end += size * out.dtype.itemsize
+        if self._end > _SCRATCH_IN_MEMORY:  # now: what is written far behind the end in memory fills all before it
+            with _room(_PIXELS):
+                self.file.rollover()
+        return out
+
+
+@dataclass
+class Column:
+    """Numbers of one type in a scratch file, one after another."""
+
+    scratch: Scratch
+    dtype: np.dtype[Any]
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """A copy of the numbers ``start`` to ``stop``."""
+        out = np.zeros(stop - start, dtype=self.dtype)
+        self.scratch.file.seek(self.offset + start * self.dtype.itemsize)
+        self.scratch.file.readinto(out.view(np.uint8).data)  # what was never written is zero
+        return out
+
+    def write(self, start: int, values: npt.NDArray[Any]) -> None:
+        """Replaces the numbers from ``start`` on; ConfigError where there is no room."""
+        values = np.ascontiguousarray(values, dtype=self.dtype)
+        with _room(_PIXELS):
+            self.scratch.file.seek(self.offset + start * self.dtype.itemsize)
+            self.scratch.file.write(values.view(np.uint8).data)
 
 
 @dataclass(frozen=True)
@@ -71,14 +135,9 @@ class MapSpool:
         data = np.ascontiguousarray(seen.scores).tobytes()
         if has_union:
             data += np.packbits(seen.truth.union()).tobytes()
-        try:
+        with _room("the anomaly maps that are needed a second time"):
             self._file.seek(self._end)
             self._file.write(data)
-        except OSError as error:
-            raise ConfigError(
-                f"{tempfile.gettempdir()}: no room for the anomaly maps that are needed a second time "
-                f"({error.strerror}); free some, or set TMPDIR to a folder with room"
-            ) from error
         scores, size = seen.scores, (int(seen.truth.size[0]), int(seen.truth.size[1]))
         self._entries.append(
             _Entry(self._end, scores.shape, scores.dtype, size, has_union, seen.region, seen.group, seen.name)

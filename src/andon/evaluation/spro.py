@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from andon.core import GOOD, ConfigError, DataError, GroundTruth
 from andon.evaluation.counting import Counts, FloatCounter, IntegerCounter
+from andon.evaluation.positives import Run, image_positives, merged, stretches
+from andon.evaluation.spool import Column, Scratch
 
 __all__ = ["FPR_LIMITS", "LocalisationResult", "SproCounts"]
 
@@ -67,77 +69,6 @@ class LocalisationResult:
     neighbouring points of the polyline are nowhere further apart than one step of either axis."""
 
 
-def _sums(index: npt.NDArray[np.intp], values: _Map, size: int) -> _Float64:
-    """Sum of the values by index, float64 ``[size]``."""
-    return np.bincount(index, values, size).astype(np.float64, copy=False)
-
-
-@dataclass
-class _Positives:
-    """Scores of one group's defect pixels with what each adds: sorted, distinct.
-
-    Attributes:
-        scores: distinct scores, ascending ``[E]``.
-        spro: Σ 1/s_i over channels whose s_i highest pixels have this score ``[E]``.
-        pro: Σ 1/area over components' pixels of this score ``[E]``.
-        pixels: pixels of the unions with this score ``[E]``.
-    """
-
-    scores: _Map
-    spro: _Float64
-    pro: _Float64
-    pixels: _Int64
-
-    @classmethod
-    def merge(cls, parts: Sequence[_Positives]) -> _Positives:
-        scores, inverse = np.unique(np.concatenate([p.scores for p in parts]), return_inverse=True)
-        size = len(scores)
-        return cls(
-            scores,
-            _sums(inverse, np.concatenate([p.spro for p in parts]), size),
-            _sums(inverse, np.concatenate([p.pro for p in parts]), size),
-            # Counts as float64 weights are exact below 2^53.
-            _sums(inverse, np.concatenate([p.pixels for p in parts]), size).astype(np.int64),
-        )
-
-
-def _image_positives(scores: _Map, truth: GroundTruth, union: _Bool) -> tuple[_Positives, int, int]:
-    """What the defect pixels of one image add, and its numbers of channels and components."""
-    import cv2
-
-    inside = np.flatnonzero(union)
-    values = scores.ravel()[inside]
-    spro = np.zeros(len(inside))
-    n_channels = 0
-    for channel in truth.channels:
-        s = channel.saturation
-        if s <= 0:
-            continue
-        n_channels += 1
-        member = np.flatnonzero(channel.mask.ravel()[inside])
-        own = values[member]
-        if s < len(own):
-            least = np.partition(own, len(own) - s)[len(own) - s]  # score of the s-th highest pixel
-            higher, tied = own > least, own == least
-            # Which of the pixels that tie for the last places are among the s highest does not matter: share evenly.
-            share = (s - np.count_nonzero(higher)) / np.count_nonzero(tied)
-            spro[member] += (higher + tied * share) / s
-        else:
-            spro[member] += 1.0 / s
-    n_labels, labels = cv2.connectedComponents(union.astype(np.uint8), connectivity=8)
-    label = labels.ravel()[inside]
-    pro = 1.0 / np.bincount(label, minlength=n_labels)[label]
-    distinct, inverse = np.unique(values, return_inverse=True)
-    size = len(distinct)
-    positives = _Positives(
-        distinct,
-        _sums(inverse, spro, size),
-        _sums(inverse, pro, size),
-        np.bincount(inverse, minlength=size).astype(np.int64),
-    )
-    return positives, n_channels, n_labels - 1
-
-
 class SproCounts:
     """AUsPRO, AUPRO, pixel AUROC and pixel AP in two passes, exact; by defect type too.
 
@@ -156,14 +87,15 @@ class SproCounts:
             if not 0 < limit <= 1:
                 raise ConfigError(f"an FPR limit must be in (0, 1], not {limit:g}")
         self.limits = tuple(float(limit) for limit in limits)
-        self._positives: dict[str, list[_Positives]] = {}
+        self._positives: dict[str, list[Run]] = {}
+        self._scratch: dict[str, Scratch] = {}
         self._n_channels: dict[str, int] = {}
         self._n_components: dict[str, int] = {}
         self._n_images: dict[str, int] = {}
         self._n_negatives: dict[str, int] = {}
         self._dtype: np.dtype[Any] | None = None
         self._counter: IntegerCounter | FloatCounter | None = None
-        self._frozen: tuple[_Positives, dict[str, _Positives]] | None = None
+        self._frozen: tuple[Run, dict[str, Run]] | None = None
 
     def _checked(self, anomaly_map: _Map, truth: GroundTruth) -> _Map:
         scores = np.asarray(anomaly_map)
@@ -196,12 +128,13 @@ class SproCounts:
         union = truth.union()
         if not union.any():
             return
-        positives, n_channels, n_components = _image_positives(scores, truth, union)
+        positives, n_channels, n_components = image_positives(scores, truth, union)
         self._frozen = None
-        parts = self._positives.setdefault(group, [])
-        parts.append(positives)
-        if scores.dtype.kind == "u" and len(parts) >= 64:
-            parts[:] = [_Positives.merge(parts)]  # at most one entry a grey level
+        runs = self._positives.setdefault(group, [])
+        runs.append(Run.of(positives, self._scratch.setdefault(group, Scratch())))
+        if scores.dtype.kind == "u" and len(runs) >= 16:  # at most one row a grey level
+            self._scratch[group] = Scratch()
+            runs[:] = [merged(runs, self._scratch[group])]
         self._n_channels[group] = self._n_channels.get(group, 0) + n_channels
         self._n_components[group] = self._n_components.get(group, 0) + n_components
 
@@ -213,8 +146,7 @@ class SproCounts:
             if scores.dtype.kind == "u":
                 self._counter = IntegerCounter(scores.dtype)
             else:
-                everything, by_group = self._freeze()
-                self._counter = FloatCounter(everything.scores, {g: p.scores for g, p in by_group.items()})
+                self._counter = FloatCounter(*self._freeze())
         self._counter.add(values, group)
         self._n_images[group] = self._n_images.get(group, 0) + 1
         self._n_negatives[group] = self._n_negatives.get(group, 0) + len(values)
@@ -234,90 +166,153 @@ class SproCounts:
         """Channels with at least one pixel so far."""
         return sum(self._n_channels.values())
 
-    def _freeze(self) -> tuple[_Positives, dict[str, _Positives]]:
+    def _freeze(self) -> tuple[Run, dict[str, Run]]:
         if self._frozen is None:
-            by_group = {group: _Positives.merge(parts) for group, parts in self._positives.items()}
-            empty = _Positives(np.zeros(0, dtype=np.float32), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
-            everything = _Positives.merge(list(by_group.values())) if by_group else empty
-            self._positives = {group: [merged] for group, merged in by_group.items()}
+            scratch = Scratch()
+            by_group = {group: merged(runs, scratch) for group, runs in self._positives.items()}
+            everything = merged(list(by_group.values()), scratch) if by_group else self._no_run()
             self._frozen = everything, by_group
         return self._frozen
 
-    def _counts(self, group: str | None, positives: _Positives) -> Counts:
+    def _no_run(self) -> Run:
+        return Run.empty(Scratch(), self._dtype or np.dtype(np.float32), 0)
+
+    def _counts(self, group: str | None, positives: Run) -> Counts:
         if isinstance(self._counter, IntegerCounter):
             return self._counter.counts(self._n_images if group is None else (GOOD, group), positives.scores)
-        if isinstance(self._counter, FloatCounter):
-            self._counter.finish()
-            return self._counter.total if group is None else self._counter.of_type(group)
-        return Counts(len(positives.scores))
+        return Counts.zeros(len(positives)) if self._counter is None else self._counter.counts(group)
 
     def result(self, group: str | None = None) -> LocalisationResult:
         """The figures of all images, or of one defect type (its images and all good ones)."""
         everything, by_group = self._freeze()
-        empty = _Positives(everything.scores[:0], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
-        positives = everything if group is None else by_group.get(group, empty)
+        positives = everything if group is None else by_group.get(group, self._no_run())
         has_counts = group is None or group in by_group
-        counts = self._counts(group, positives) if has_counts else Counts(0)
+        counts = self._counts(group, positives) if has_counts else Counts.zeros(0)
         members = set(self._n_images) | set(self._n_channels) if group is None else {GOOD, group}
         n_negatives = sum(self._n_negatives.get(g, 0) for g in members)
         n_channels = sum(self._n_channels.get(g, 0) for g in members)
         n_components = sum(self._n_components.get(g, 0) for g in members)
-        n_pixels = int(positives.pixels.sum())
-        auspro_by, aupro_by = {}, {}
-        pixel_auroc = pixel_ap = None
+        figures = _Figures({}, {}, None, None)
         if n_negatives and n_channels:
-            for limit in self.limits:
-                weight = _segment_weight(counts.above, counts.at_least, n_negatives, limit)
-                # (Rounding may exceed 1 by an ulp.)
-                auspro_by[limit] = min(1.0, float(weight @ positives.spro) / (n_channels * limit))
-                aupro_by[limit] = min(1.0, float(weight @ positives.pro) / (n_components * limit))
-            whole = _segment_weight(counts.above, counts.at_least, n_negatives, 1.0)
-            pixel_auroc = min(1.0, float(whole @ positives.pixels) / n_pixels)
-            found = np.cumsum(positives.pixels[::-1])[::-1]
-            precision = found / (found + counts.at_least)
-            pixel_ap = min(1.0, float(precision @ positives.pixels) / n_pixels)
+            figures = _figures(positives, counts, self.limits, n_negatives, n_channels, n_components)
 
         def curve(limit: float, points: int) -> tuple[_Float64, _Float64]:
             if not n_negatives or not n_channels:
                 return np.zeros(0), np.zeros(0)
-            return _curve(counts, positives.spro / n_channels, n_negatives, limit, points)
+            return _curve(positives, counts, n_channels, n_negatives, limit, points)
 
         return LocalisationResult(
             n_images=sum(self._n_images.get(g, 0) for g in members),
             n_channels=n_channels,
             n_components=n_components,
             n_negatives=n_negatives,
-            auspro=auspro_by,
-            aupro=aupro_by,
-            pixel_auroc=pixel_auroc,
-            pixel_ap=pixel_ap,
+            auspro=figures.auspro,
+            aupro=figures.aupro,
+            pixel_auroc=figures.pixel_auroc,
+            pixel_ap=figures.pixel_ap,
             curve=curve,
         )
 
 
-def _curve(counts: Counts, rise: _Float64, n_negatives: int, limit: float, points: int) -> tuple[_Float64, _Float64]:
+@dataclass(frozen=True)
+class _Figures:
+    auspro: dict[float, float]
+    aupro: dict[float, float]
+    pixel_auroc: float | None
+    pixel_ap: float | None
+
+
+def _figures(
+    positives: Run, counts: Counts, limits: Sequence[float], n_negatives: int, n_channels: int, n_components: int
+) -> _Figures:
+    """In memory are two float64 columns: what is multiplied. (The product of whole columns, not of parts of them: its
+    last digit depends on where they are cut.)"""
+    size = len(positives)
+    weight, values = np.empty(size), np.empty(size)
+
+    def product(column: Column) -> float:
+        for start, stop in stretches(size):
+            values[start:stop] = column.read(start, stop)
+        return float(weight @ values)
+
+    def weigh(limit: float) -> None:
+        for start, stop in stretches(size):
+            weight[start:stop] = _segment_weight(*counts.read(start, stop), n_negatives, limit)
+
+    auspro_by, aupro_by = {}, {}
+    for limit in limits:
+        weigh(limit)
+        # (Rounding may exceed 1 by an ulp.)
+        auspro_by[limit] = min(1.0, product(positives.spro) / (n_channels * limit))
+        aupro_by[limit] = min(1.0, product(positives.pro) / (n_components * limit))
+    n_pixels = sum(int(positives.pixels.read(*rows).sum()) for rows in stretches(size))
+    weigh(1.0)
+    pixel_auroc = min(1.0, product(positives.pixels) / n_pixels)
+    lower = 0
+    for start, stop in stretches(size):  # the weight of a score is now the precision at it
+        pixels = positives.pixels.read(start, stop)
+        found = n_pixels - lower - np.cumsum(pixels) + pixels
+        weight[start:stop] = found / (found + counts.at_least.read(start, stop))
+        lower += int(pixels.sum())
+    return _Figures(auspro_by, aupro_by, pixel_auroc, min(1.0, product(positives.pixels) / n_pixels))
+
+
+def _vertices(positives: Run, counts: Counts, n_channels: int, n_negatives: int) -> Iterator[tuple[_Float64, _Float64]]:
+    """FPR and sPRO of the curve's vertices from (0, 0) to FPR 1, some at a time."""
+    yield np.zeros(1), np.zeros(1)
+    level = np.zeros(1)
+    for start, stop in reversed(list(stretches(len(positives)))):
+        above, at_least = counts.read(start, stop)
+        rise = positives.spro.read(start, stop) / n_channels
+        total = np.cumsum(np.concatenate([level, rise[::-1]]))
+        level = total[-1:]
+        # Each score's segment: from its first negative to its last; between the segments the curve is flat.
+        fpr, spro = np.empty(2 * len(rise)), np.empty(2 * len(rise))
+        fpr[::2], fpr[1::2] = above[::-1] / n_negatives, at_least[::-1] / n_negatives
+        spro[::2], spro[1::2] = total[:-1], total[1:]
+        yield fpr, spro
+    yield np.ones(1), level
+
+
+def _cut(vertices: Iterator[tuple[_Float64, _Float64]], limit: float) -> Iterator[tuple[_Float64, _Float64]]:
+    """The vertices up to FPR = ``limit``, with one there."""
+    last = np.zeros(1), np.zeros(1)
+    for fpr, spro in vertices:
+        end = int(np.searchsorted(fpr, limit, side="right"))
+        if end < len(fpr):
+            x, y = np.concatenate([last[0], fpr[:end]]), np.concatenate([last[1], spro[:end]])
+            slope = (limit - x[-1]) / (fpr[end] - x[-1])
+            yield np.append(x[1:], limit), np.append(y[1:], y[-1] + slope * (spro[end] - y[-1]))
+            return
+        yield fpr, spro
+        last = fpr[-1:], spro[-1:]
+
+
+def _curve(
+    positives: Run, counts: Counts, n_channels: int, n_negatives: int, limit: float, points: int
+) -> tuple[_Float64, _Float64]:
     """Vertices of the curve up to FPR = ``limit``, thinned to about ``2·points``.
 
-    Args:
-        counts: negatives at each score, scores ascending ``[E]``.
-        rise: what each score adds to the mean sPRO ``[E]``.
+    Both coordinates ascend, so their sum does: of each step of it the last vertex before and the first after are kept.
+    The curve is walked along three times, as it need not fit in memory.
     """
-    total = np.cumsum(rise[::-1])
-    fpr = np.empty(2 * len(rise) + 2)
-    spro = np.empty_like(fpr)
-    fpr[0], spro[0] = 0.0, 0.0
-    # Each score's segment: from its first negative to its last; between the segments the curve is flat.
-    fpr[1:-1:2], fpr[2:-1:2] = counts.above[::-1] / n_negatives, counts.at_least[::-1] / n_negatives
-    spro[1:-1:2], spro[2:-1:2] = np.concatenate([[0.0], total[:-1]]), total
-    fpr[-1], spro[-1] = 1.0, total[-1]
-    end = int(np.searchsorted(fpr, limit, side="right"))
-    if end < len(fpr):
-        slope = (limit - fpr[end - 1]) / (fpr[end] - fpr[end - 1])
-        last = spro[end - 1] + slope * (spro[end] - spro[end - 1])
-        fpr, spro = np.append(fpr[:end], limit), np.append(spro[:end], last)
-    # Both coordinates ascend, so their sum does: keep the last vertex before and the first after each step of it.
-    way = fpr / limit + spro
-    marks = np.linspace(0.0, way[-1], points)
-    after = np.minimum(np.searchsorted(way, marks, side="left"), len(way) - 1)
-    keep = np.unique(np.concatenate([[0], after, np.maximum(after - 1, 0), [len(way) - 1]]))
-    return fpr[keep], np.minimum(spro[keep], 1.0)
+
+    def vertices() -> Iterator[tuple[_Float64, _Float64]]:
+        return _cut(_vertices(positives, counts, n_channels, n_negatives), limit)
+
+    size, end = 0, 0.0
+    for fpr, spro in vertices():
+        size, end = size + len(fpr), float(fpr[-1] / limit + spro[-1])
+    marks = np.linspace(0.0, end, points)
+    after = np.zeros(len(marks), dtype=np.intp)
+    for fpr, spro in vertices():
+        after += np.searchsorted(fpr / limit + spro, marks, side="left")
+    after = np.minimum(after, size - 1)
+    keep = np.unique(np.concatenate([[0], after, np.maximum(after - 1, 0), [size - 1]]))
+    out, start = [], 0
+    for fpr, spro in vertices():
+        own = keep[np.searchsorted(keep, start) : np.searchsorted(keep, start + len(fpr))] - start
+        out.append((fpr[own], spro[own]))
+        start += len(fpr)
+    x, y = (np.concatenate(axis) for axis in zip(*out, strict=True))
+    return x, np.minimum(y, 1.0)

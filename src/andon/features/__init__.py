@@ -9,7 +9,7 @@ from andon._tools.faces import lazy_face
 if TYPE_CHECKING:
     from andon.features.andon_features import ANDON_FEATURES, AndonFeatures
     from andon.features.base import Extractor, iterate_features
-    from andon.features.extractor import blank_extractor, create_extractor
+    from andon.features.extractor import blank_extractor, check_extractor_weights, create_extractor
     from andon.features.resnet import ARCHITECTURES, ResNet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Extractor",
     "ResNet",
     "blank_extractor",
+    "check_extractor_weights",
     "create_extractor",
     "iterate_features",
 ]
@@ -28,7 +29,7 @@ __getattr__, __dir__ = lazy_face(
     {
         "andon.features.andon_features": "ANDON_FEATURES AndonFeatures",
         "andon.features.base": "Extractor iterate_features",
-        "andon.features.extractor": "blank_extractor create_extractor",
+        "andon.features.extractor": "blank_extractor check_extractor_weights create_extractor",
         "andon.features.resnet": "ARCHITECTURES ResNet",
     },
 )

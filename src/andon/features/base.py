@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 
 from andon._tools.parallel import shared_pool
-from andon.core import ProgressCallback, no_progress
+from andon.core import ProgressCallback, canonical_json, no_progress
 from andon.data import ArrayCache, Images, Transform
 from andon.weights import WeightsRecord
 
-__all__ = ["Extractor", "iterate_features"]
+__all__ = ["Extractor", "full_float32", "iterate_features"]
 
 
 class Extractor(nn.Module):
@@ -57,6 +59,13 @@ class Extractor(nn.Module):
         return ""
 
 
+def extractor_fingerprint(backbone: str, stages: Sequence[object], weights: WeightsRecord) -> str:
+    """Hash of what decides an extractor's output, 16 hexadecimal digits; features are cached under it."""
+    version = 1  # raise it when the computation changes by more than rounding
+    what = canonical_json([version, backbone, [str(s) for s in stages], weights.sha256])
+    return hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
+
+
 def iterate_features(
     extractor: Extractor,
     images: Images,
@@ -71,15 +80,18 @@ def iterate_features(
 
     Where ``images`` has a cache, features are computed once an image and read back afterwards; each image's are
     then its own entry, so that seeds, few-shot subsets and methods share them. While missing ones are computed the
-    cache's lock is held: a second process that wants the same waits and reads. What is computed for an image does not
-    depend on which others of its batch were cached, up to rounding: a convolution treats each image alone.
+    cache's lock is held: a second process that wants the same waits and reads.
+
+    On a CPU each image is computed alone, so that its features do not hang, not even in their last bits, on its batch
+    or on what the cache has already; that costs no time there. On an accelerator whole batches are computed, without
+    TF32: features then differ by rounding (some 1e-6 of their largest) with the batch that they were computed in.
 
     Memory: one batch of images and features, whatever the number of images.
     """
     cache, total = images.cache, len(images)
     if cache is None:
         for indices, batch in images.batches(transform, batch_size):
-            yield indices, extractor(batch.to(device))
+            yield indices, _extracted(extractor, batch, device)
             progress(stage, indices.stop, total)
         return
     kind = f"features-{extractor.fingerprint}-{transform.key}"
@@ -97,8 +109,30 @@ def _compute(
     device: torch.device | str,
 ) -> tuple[torch.Tensor, ...]:
     batch = np.stack(list(shared_pool().map(lambda i: images.resized(i, transform), indices)))
-    features: tuple[torch.Tensor, ...] = extractor(transform.normalise(batch).to(device))
+    return _extracted(extractor, transform.normalise(batch), device)
+
+
+def _extracted(extractor: Extractor, batch: torch.Tensor, device: torch.device | str) -> tuple[torch.Tensor, ...]:
+    """Features of a batch: on a CPU image by image, elsewhere all at once and in full float32."""
+    batch = batch.to(device)
+    features: tuple[torch.Tensor, ...]
+    if batch.device.type == "cpu":
+        single = [extractor(image) for image in torch.split(batch, 1)]
+        return tuple(torch.cat(level) for level in zip(*single, strict=True)) if len(single) > 1 else single[0]
+    with full_float32():
+        features = extractor(batch)
     return features
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """CUDA's matrix products and convolutions in float32, not in TF32 with its 10 bits of mantissa."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _read_or_compute(

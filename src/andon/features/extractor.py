@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from andon.core import ConfigError, canonical_json
+from andon.core import ConfigError
 from andon.features.adaptation import AdaptedExtractor, Projection
 from andon.features.andon_features import ANDON_FEATURES, create_andon_features
-from andon.features.base import Extractor
+from andon.features.base import Extractor, extractor_fingerprint
 from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet, fold_batch_norm
 from andon.weights import (
     WeightsRecord,
+    check_weights,
     find_weights,
     load_into,
     published_weights,
@@ -24,14 +24,7 @@ from andon.weights import (
     split_hash,
 )
 
-__all__ = ["ResNetExtractor", "blank_extractor", "create_extractor", "extractor_fingerprint"]
-
-
-def extractor_fingerprint(backbone: str, stages: Sequence[object], weights: WeightsRecord) -> str:
-    """Hash of what decides an extractor's output, 16 hexadecimal digits; features are cached under it."""
-    version = 1  # raise it when the computation changes by more than rounding
-    what = canonical_json([version, backbone, [str(s) for s in stages], weights.sha256])
-    return hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
+__all__ = ["ResNetExtractor", "blank_extractor", "check_extractor_weights", "create_extractor"]
 
 
 class ResNetExtractor(Extractor):
@@ -101,6 +94,21 @@ def blank_extractor(
         return blank_timm_extractor(backbone, stages, record)
     network, numbers = _blank_resnet(backbone, stages)
     return ResNetExtractor(backbone, numbers, network, record)
+
+
+def check_extractor_weights(backbone: str, weights: str | Path) -> None:
+    """Makes sure that an extractor's weights are on this machine, without loading them.
+
+    Raises:
+        WeightsError: as for ``create_extractor``, but for what the file holds.
+    """
+    if backbone == ANDON_FEATURES:
+        return
+    if backbone.startswith("timm:"):
+        from andon.features.timm import refuse_published
+
+        refuse_published(backbone, weights)
+    check_weights(backbone, weights)
 
 
 def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | Path | None = None) -> Extractor:

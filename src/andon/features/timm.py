@@ -11,8 +11,7 @@ from torch import nn
 
 from andon._tools.networks import blank
 from andon.core import ConfigError, WeightsError, listed
-from andon.features.base import Extractor
-from andon.features.extractor import extractor_fingerprint
+from andon.features.base import Extractor, extractor_fingerprint
 from andon.weights import (
     WeightsRecord,
     find_weights,
@@ -91,6 +90,15 @@ def blank_timm_extractor(backbone: str, stages: Sequence[str | int], record: Wei
     return TimmExtractor(backbone, indices, model, record)
 
 
+def refuse_published(backbone: str, weights: str | Path) -> None:
+    """WeightsError where timm's own download is asked for."""
+    if split_hash(weights)[0] == "imagenet":
+        raise WeightsError(
+            f"backbone {backbone}: no SHA-256 is known for its published weights, so they are not fetched: "
+            "download the model's model.safetensors yourself and name the file as the weights"
+        )
+
+
 def create_timm_extractor(backbone: str, stages: Sequence[str | int], weights: str | Path) -> TimmExtractor:
     """Makes a frozen extractor from a timm model.
 
@@ -103,11 +111,7 @@ def create_timm_extractor(backbone: str, stages: Sequence[str | int], weights: s
     Raises:
         AndonError: timm absent, unknown model or stage, weights not found, damaged, or of another network.
     """
-    if split_hash(weights)[0] == "imagenet":
-        raise WeightsError(
-            f"backbone {backbone}: no SHA-256 is known for its published weights, so they are not fetched: "
-            "download the model's model.safetensors yourself and name the file as the weights"
-        )
+    refuse_published(backbone, weights)
     model, indices = _blank_model(backbone, stages)
     seed = random_seed(weights)
     if seed is not None:

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
         MethodConfig,
         TrainedConfig,
     )
-    from andon.methods.parts import LearnedPart, PartStatus, fetch_part, part_status, parts_named, verify_part
+    from andon.methods.parts import (
+        LearnedPart,
+        PartStatus,
+        check_method_weights,
+        fetch_part,
+        part_status,
+        parts_named,
+        verify_part,
+    )
     from andon.methods.registry import code_fingerprint, create_method, method_class, method_names, preset_config
 
 __all__ = [
@@ -43,6 +51,7 @@ __all__ = [
     "MethodConfig",
     "PartStatus",
     "TrainedConfig",
+    "check_method_weights",
     "code_fingerprint",
     "create_method",
     "fetch_part",
@@ -63,7 +72,9 @@ __getattr__, __dir__ = lazy_face(
             "Detector FeatureConfig FeatureDetector FeatureMethod FitReport FitRun Fitting Method MethodConfig "
             "TrainedConfig"
         ),
-        "andon.methods.parts": "LearnedPart PartStatus fetch_part part_status parts_named verify_part",
+        "andon.methods.parts": (
+            "LearnedPart PartStatus check_method_weights fetch_part part_status parts_named verify_part"
+        ),
         "andon.methods.registry": "code_fingerprint create_method method_class method_names preset_config",
     },
 )

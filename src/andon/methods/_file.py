@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from andon._tools.files import written_atomically
+from andon._tools.files import open_regular, path_of, written_atomically
 from andon._tools.text import first_line
 from andon.core import AndonError, DetectorError
 from andon.methods._fitting import FitReport
@@ -61,10 +61,13 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", method: Method
         DetectorError: no such file, damaged, of a newer version, or of a method that is not known.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise DetectorError(f"{path}: there is no such file; a detector is written by its save()")
     try:
-        with safe_open(path, framework="pt") as file:
+        with (
+            open_regular(path, what="a detector", error=DetectorError) as regular,
+            safe_open(path_of(regular), framework="pt") as file,
+        ):
             metadata = file.metadata() or {}
             if _KEY not in metadata:
                 raise DetectorError(
@@ -98,4 +101,5 @@ def _report(fields: dict[str, Any]) -> FitReport:
         weights=tuple(WeightsRecord(**record) for record in fields["weights"]),
         notes=tuple(str(note) for note in fields["notes"]),
         curves={k: [(int(step), float(value)) for step, value in points] for k, points in fields["curves"].items()},
+        n_constant=int(fields.get("n_constant", 0)),
     )

@@ -44,6 +44,7 @@ class FitReport:
         weights: learned parts that were used.
         notes: what a reader of the result has to know ("coreset 4,704 of 47,040 patches").
         curves: loss curves by name, ``[(step, value), …]``.
+        n_constant: training images of one colour.
     """
 
     n_train: int
@@ -51,6 +52,7 @@ class FitReport:
     weights: tuple[WeightsRecord, ...] = ()
     notes: tuple[str, ...] = ()
     curves: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
+    n_constant: int = 0
 
 
 class StageClock:

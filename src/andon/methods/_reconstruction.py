@@ -46,7 +46,7 @@ class ReconstructionConfig(TrainedConfig):
         perlin_threshold: noise above it is anomalous.
         rotation_probability: of a training image to be rotated before the anomaly is made.
         rotation: largest angle of a rotation, degrees.
-        focal_gamma: γ of the focal loss.
+        focal_gamma: γ of the focal loss: 0 (cross-entropy), or at least 1.
         score_window: side in pixels of the average whose largest value is the image score; odd; 1 for the mask's
             largest value itself.
     """
@@ -63,7 +63,7 @@ class ReconstructionConfig(TrainedConfig):
     perlin_threshold: float = Field(0.5, ge=0, lt=1)
     rotation_probability: float = Field(0.0, ge=0, le=1)
     rotation: float = Field(90.0, ge=0, le=180)
-    focal_gamma: float = Field(2.0, ge=0)
+    focal_gamma: float = Field(2.0, ge=0, allow_inf_nan=False)
     score_window: int = Field(21, ge=1)
 
     @field_validator("transform", mode="before")
@@ -86,6 +86,13 @@ class ReconstructionConfig(TrainedConfig):
     def _range(cls, value: tuple[int, int]) -> tuple[int, int]:
         if not 0 <= value[0] <= value[1] <= 10:
             raise ValueError(f"must be two numbers in 0..10, the smaller first, not {value}")
+        return value
+
+    @field_validator("focal_gamma")
+    @classmethod
+    def _differentiable(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("must be 0 or at least 1: between them the gradient has no bound where a pixel is certain")
         return value
 
     @field_validator("score_window")

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
+import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
-from andon._tools.models import FrozenModel
 from andon.core import (
     AndonError,
     Category,
@@ -31,6 +31,16 @@ from andon.core import (
 )
 from andon.data import ImageLike, Images, Transform, as_images
 from andon.features import Extractor, blank_extractor, create_extractor, iterate_features
+from andon.methods._checks import (
+    WatchedImages,
+    check_batch,
+    check_detector,
+    check_prediction,
+    constant_rows,
+    extreme_images,
+    prediction_of,
+)
+from andon.methods._config import EMBEDDED_FEATURES, FeatureConfig, MethodConfig, TrainedConfig, budgeted
 from andon.methods._fitting import FitReport, FitRun, StageClock
 from andon.methods._state import checked_state, types_of
 from andon.training import Stage, TrainingOptions, TrainingReport, train_stage
@@ -53,49 +63,6 @@ __all__ = [
 ]
 
 
-class MethodConfig(FrozenModel):
-    """Base of every method's Config: frozen, unknown options refused, every hyperparameter with the paper's default."""
-
-    transform: Transform = Transform()
-    batch_size: int = 32
-    """Images a batch at prediction; changes speed and memory, never scores."""
-
-
-class FeatureConfig(MethodConfig):
-    """Base of the Configs of methods on a frozen extractor.
-
-    Attributes:
-        backbone, layers, weights: see ``andon.features.create_extractor``.
-    """
-
-    backbone: str = "wide_resnet50_2"
-    layers: tuple[str, ...] = Field(("layer2", "layer3"), min_length=1)
-    weights: str = "imagenet"
-
-
-class TrainedConfig(MethodConfig):
-    """Base of the trained methods' Configs.
-
-    Attributes:
-        budget: part of the training's length that is trained, for demonstrations and tests; schedules are compressed
-            likewise. The result's notes say so where it is not 1.
-    """
-
-    budget: float = Field(1.0, gt=0, le=1)
-
-
-def budgeted(amount: float, budget: float) -> int:
-    """``amount`` steps or epochs under a budget: at least 1."""
-    return max(1, round(amount * budget))
-
-
-EMBEDDED_FEATURES: Mapping[str, Any] = {
-    "backbone": "andon-features",
-    "layers": ("cells",),
-    "weights": "embedded",
-    "transform": {"size": (224, 224)},
-}
-"""Options with which a method stands on the extractor that comes with the package (docs/features.md)."""
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 FeatureConfigT = TypeVar("FeatureConfigT", bound=FeatureConfig)
 
@@ -156,8 +123,14 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def predict_batch(self, batch: torch.Tensor) -> Prediction:
-        """``forward`` of float32 ``[B, 3, H, W]``, as arrays."""
-        return self._prediction(self(batch.to(self.device)))
+        """``forward`` of float32 ``[B, 3, H, W]`` as ``transform`` gives it, as arrays.
+
+        Raises:
+            DataError: a batch of another type or shape, or with pixels that are not finite.
+            DetectorError: ``forward`` breaks its contract.
+        """
+        check_batch(self.name, batch, self.transform.output_size)
+        return self._prediction(self(batch.to(self.device)), len(batch), constant_rows(batch))
 
     def iterate_predictions(
         self, images: Images | Iterable[ImageLike], *, progress: ProgressCallback = no_progress
@@ -169,7 +142,7 @@ class Detector(nn.Module):
             progress("predict", indices.stop, len(images))
 
     def predict(self, images: Images | Iterable[ImageLike] | ImageLike) -> Prediction:
-        """Image scores ``[N]`` and anomaly maps ``[N, h, w]`` of samples, paths or RGB uint8 arrays."""
+        """Image scores ``[N]`` and anomaly maps ``[N, h, w]`` of samples, paths, PIL images or RGB uint8 arrays."""
         parts = list(self.iterate_predictions(as_images(images)))
         if not parts:
             raise DataError(f"{self.name}: there are no images to predict")
@@ -190,11 +163,25 @@ class Detector(nn.Module):
     def check(self) -> None:
         """Called when a saved state was loaded; DetectorError for values that cannot be."""
 
-    def _prediction(self, result: tuple[torch.Tensor, torch.Tensor | None]) -> Prediction:
-        scores, maps = result
-        return Prediction(
-            scores.cpu().numpy(), None if maps is None else maps.cpu().numpy(), region=self.transform.region
-        )
+    def constant_score(self) -> float:
+        """The least that an image of one colour scores, where no training image was of one colour.
+
+        Such an image can look more ordinary than a good one: a dead camera would pass. By default the largest score of
+        black, white and noise; a detector that knows the end of its scale gives that.
+        """
+        scores = self._prediction(self(extreme_images(self.transform).to(self.device)), 3, []).image_scores
+        return float(np.max(scores[np.isfinite(scores)], initial=-np.inf))
+
+    def _prediction(
+        self, result: tuple[torch.Tensor, torch.Tensor | None], n: int, constant: Sequence[int]
+    ) -> Prediction:
+        """What ``forward`` gave for ``n`` images, of which those in the rows ``constant`` have one colour."""
+        found = prediction_of(self.name, result, n, self.transform.region)
+        if not constant or self.report.n_constant:
+            return found
+        scores, rows = found.image_scores.copy(), list(constant)
+        scores[rows] = np.maximum(scores[rows], np.float32(self.constant_score()))
+        return replace(found, image_scores=scores)
 
 
 class FeatureDetector(Detector):
@@ -223,9 +210,10 @@ class FeatureDetector(Detector):
     def iterate_predictions(
         self, images: Images | Iterable[ImageLike], *, progress: ProgressCallback = no_progress
     ) -> Iterator[Prediction]:
-        for _, features in iterate_features(
+        watched = WatchedImages(as_images(images), self.transform)
+        for indices, features in iterate_features(
             self.extractor,
-            as_images(images),
+            watched,
             self.transform,
             batch_size=self.config.batch_size,
             device=self.device,
@@ -233,7 +221,7 @@ class FeatureDetector(Detector):
             stage="predict",
         ):
             with torch.inference_mode():
-                prediction = self._prediction(self.judge(features))
+                prediction = self._prediction(self.judge(features), len(indices), watched.constant(indices))
             yield prediction
 
 
@@ -435,13 +423,20 @@ class Method(ABC, Generic[ConfigT]):
 
         Raises:
             TrainingError: no images, or a fit that goes wrong.
+            DetectorError: what was learned breaks the contract; one training image is scored to see it.
             AndonError: an image that cannot be read, or weights that are not found.
         """
         images = as_images(images.train if isinstance(images, Category) else images)
         if len(images) == 0:
             raise TrainingError(f"{self.name}: there are no images to learn from")
-        fitting = Fitting(self, images, seed, run or FitRun())
-        return self._finished(self.learn(fitting), fitting.report(), fitting.device)
+        watched = WatchedImages(images, self.config.transform)
+        fitting = Fitting(self, watched, seed, run or FitRun())
+        learned = self.learn(fitting)
+        fitting.note(*watched.notes())
+        report = replace(fitting.report(), n_constant=len(watched.constant(range(len(watched)))))
+        detector = self._finished(learned, report, fitting.device)
+        self._try(detector, Images(images.items[:1]))
+        return detector
 
     def restore(self, state: Mapping[str, torch.Tensor], report: FitReport) -> Detector:
         """The detector of a saved state dict.
@@ -466,7 +461,22 @@ class Method(ABC, Generic[ConfigT]):
         """Name and configuration as JSON-able values: what identifies this method in an experiment."""
         return {"method": self.name, "config": self.config.model_dump(mode="json")}
 
+    def _try(self, detector: Detector, image: Images) -> None:
+        """Scores one image; DetectorError where that fails, before anybody relies on what may have taken hours."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                check_prediction(self.name, list(detector.iterate_predictions(image)), 1)
+        except (AndonError, MemoryError):
+            raise
+        except Exception as error:
+            if "out of memory" in str(error).lower() or "allocate memory" in str(error):
+                raise
+            raise DetectorError(
+                f"{self.name}: what was learned cannot score an image: {type(error).__name__}: {error}"
+            ) from error
+
     def _finished(self, detector: Detector, report: FitReport, device: torch.device) -> Detector:
+        check_detector(self.name, detector, Detector, MethodConfig)
         detector.method, detector.report = self, report
         return detector.requires_grad_(False).eval().to(device)
 

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from andon.core import ConfigError, WeightsError, listed
-from andon.features import ANDON_FEATURES, ARCHITECTURES, AndonFeatures, ResNet
+from andon.features import ANDON_FEATURES, ARCHITECTURES, AndonFeatures, ResNet, check_extractor_weights
+from andon.methods.base import FeatureConfig, Method
 from andon.methods.dsr.codebook import PART as DSR
 from andon.methods.dsr.codebook import DiscreteLatentModel
+from andon.methods.dsr.config import DsrConfig
+from andon.methods.efficientad.config import EfficientAdConfig
 from andon.methods.efficientad.pdn import PDN, pdn_state_dict
-from andon.weights import all_published, check_state_dict, fetch_weights, located, published_weights, read_state_dict
+from andon.weights import (
+    all_published,
+    check_state_dict,
+    check_weights,
+    fetch_weights,
+    located,
+    published_weights,
+    read_state_dict,
+)
 
-__all__ = ["LearnedPart", "PartStatus", "fetch_part", "known_parts", "part_status", "parts_named", "verify_part"]
+__all__ = [
+    "LearnedPart",
+    "PartStatus",
+    "check_method_weights",
+    "fetch_part",
+    "known_parts",
+    "part_status",
+    "parts_named",
+    "verify_part",
+]
 
 _PURPOSES = {
     ANDON_FEATURES: "Patchcore, PaDiM, CFlow, EfficientAD's recipe; needs no file",
@@ -107,6 +128,25 @@ def fetch_part(part: LearnedPart) -> PartStatus:
     if part.part != ANDON_FEATURES:
         fetch_weights(part.part, part.name)
     return part_status(part)
+
+
+def check_method_weights(method: Method[Any]) -> None:
+    """Makes sure that the learned parts that a method's ``fit`` needs are on this machine; nothing is loaded.
+
+    Knows the parts of Andon's own methods, and of everybody's on a ``FeatureConfig``.
+
+    Raises:
+        WeightsError: a part is not there and cannot be downloaded, or its hash is another.
+    """
+    match method.config:
+        case FeatureConfig(backbone=backbone, weights=weights):
+            check_extractor_weights(backbone, weights)
+        case EfficientAdConfig(teacher="pdn", size=size, weights=weights):
+            check_weights(f"efficientad_teacher_{size}", weights)
+        case EfficientAdConfig(teacher=backbone, weights=weights):
+            check_extractor_weights(backbone, weights)
+        case DsrConfig(weights=weights):
+            check_weights(DSR, weights)
 
 
 def verify_part(part: LearnedPart) -> PartStatus:

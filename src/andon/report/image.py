@@ -89,7 +89,7 @@ class _Sheet:
         width = max(1, round(0.01 * self._dpi))
         self._draw.line([(left * self._dpi, y * self._dpi), (right * self._dpi, y * self._dpi)], colour, width)
 
-    def picture(self, left: float, top: float, width: float, height: float, pixels: npt.NDArray[np.uint8]) -> None:
+    def put_image(self, left: float, top: float, width: float, height: float, pixels: npt.NDArray[np.uint8]) -> None:
         """An image RGB uint8 ``[H, W, 3]`` that fills a rectangle."""
         size = (self._pixels(width), self._pixels(height))
         place = (round(left * self._dpi), round(top * self._dpi))
@@ -123,6 +123,7 @@ def _draw(dataset: DatasetResults, tables: list[Table], gallery: Gallery | None,
     said = [
         ("random weights", random_weights(dataset.columns)),
         ("shortened training", shortened_training(dataset.columns)),
+        ("without unreadable images", dataset.skipped),
     ]
     warnings = [f"{what}: {plain(named, 110)}" for what, named in said if named]
     for number, warning in enumerate(warnings):
@@ -173,7 +174,7 @@ def _strip(sheet: _Sheet, gallery: Gallery, rows: list[GalleryRow], task: str, y
         height = width * row.height / row.width
         images = [_pixels(row.uri), _mask(row), *(_over(row, number) for number in range(len(gallery.columns)))]
         for i, image in enumerate(images):
-            sheet.picture(0.3 + i * cell, y, width, height, image)
+            sheet.put_image(0.3 + i * cell, y, width, height, image)
         sheet.text(0.34, y + height + 0.08, plain(row.defect_type, 24), 6.5, colour=_MUTED)
         y += cell * row.height / row.width + 0.12
 

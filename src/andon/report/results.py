@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from andon.benchmark import ExperimentRecord, ExperimentSpec, Failure, Protocol, Store, Summary, summarise
-from andon.core import StoreError
+from andon.core import StoreError, listed
 
 __all__ = ["Column", "DatasetResults", "Results", "Row", "Runs", "collect", "plain"]
 
@@ -123,6 +123,12 @@ class DatasetResults:
     def records(self) -> list[ExperimentRecord]:
         """All results, by row, column and seed."""
         return [r for row in self.rows for column in self.columns for r in self.get(row, column).records]
+
+    @property
+    def skipped(self) -> str:
+        """Images that experiments ran without because they cannot be read, "bolt: test/good/001"; "" for none."""
+        by_category = {r.spec.category: r.skipped for r in self.records if r.skipped}
+        return "; ".join(f"{category}: {listed(ids)}" for category, ids in by_category.items())
 
     @property
     def failures(self) -> list[Failure]:

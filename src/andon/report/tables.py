@@ -23,6 +23,7 @@ from andon.report.metrics import (
     image_metrics,
     point_metric,
 )
+from andon.report.reasons import caution_of, missing_reason, reason_notes
 from andon.report.results import Column, DatasetResults, Results, Row, Runs, collect, plain
 
 __all__ = [
@@ -58,6 +59,7 @@ class TableCell:
         best: belongs to the best set of its row.
         mark: what the reader has to know of it: "2/3" (runs behind it), "cached", "5/6 tasks".
         published: the study's printed figure, None where it printed none.
+        reason: why there is no figure where every run has a result, or what else the figure is.
     """
 
     text: str
@@ -66,6 +68,7 @@ class TableCell:
     best: bool = False
     mark: str = ""
     published: published.Published | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -335,11 +338,13 @@ def _cell(metric: Metric, runs: Runs, printed: published.Published | None) -> Ta
     used, cached = _timed(metric, runs)
     summary = _summary(metric, used)
     if summary.mean is None:
-        return TableCell("–", "undefined", published=printed)
+        reason = missing_reason(metric.name, used.records or runs.records)
+        return TableCell("–", "undefined", published=printed, reason=plain(reason, 1000))
     mark = f"{summary.n}/{runs.expected}" if summary.n < runs.expected else ""
     if cached:
         mark = f"{mark}, cached" if mark else "cached"
-    return TableCell(metric.format_summary(summary), "ok", summary, mark=mark, published=printed)
+    caution = caution_of(metric.name, runs.records)
+    return TableCell(metric.format_summary(summary), "ok", summary, mark=mark, published=printed, reason=caution)
 
 
 def _timed(metric: Metric, runs: Runs) -> tuple[Runs, bool]:
@@ -406,9 +411,7 @@ def _mark_best(metric: Metric, cells: Sequence[TableCell], tests: Sequence[Summa
     if len(compared) < 2:
         return tuple(cells)
     best = best_set(compared, higher_is_better=metric.higher_is_better)
-    return tuple(
-        TableCell(c.text, c.status, c.summary, str(i) in best, c.mark, c.published) for i, c in enumerate(cells)
-    )
+    return tuple(replace(cell, best=str(i) in best) for i, cell in enumerate(cells))
 
 
 def _published(metric: Metric, column: Column, category: str | None) -> published.Published | None:
@@ -422,7 +425,7 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
     """What a reader of these cells has to know, only as far as it applies."""
     cells = [cell for group in groups for row in group.rows for cell in row.cells]
     plain_rows = [cell for group in groups for row in group.rows if not row.is_mean for cell in row.cells]
-    notes = []
+    notes = reason_notes((row.label, cell) for group in groups for row in group.rows for cell in row.cells)
     if any(cell.summary is not None and cell.summary.sd is not None for cell in plain_rows):
         has_mean = any(row.is_mean for group in groups for row in group.rows)
         notes.append("Mean ± standard deviation over the seeds" + ("; Mean row: over the tasks." if has_mean else "."))
@@ -460,6 +463,8 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
     shortened = shortened_training(results.columns)
     if shortened:
         notes.append(f"Shortened training: {shortened} of the full length.")
+    if results.skipped:
+        notes.append(f"Run without unreadable images (skip_bad): {results.skipped}.")
     return notes
 
 

@@ -1,13 +1,21 @@
-"""The state of a run, on disk."""
+"""The state of a run, on disk.
+
+A checkpoint is what ``torch.save`` writes, then a mark and the BLAKE2b of all before it: whatever part of it is lost or
+changed, it is noticed. A damaged one is set aside, and the run begins again; one of another run is refused.
+"""
 
 from __future__ import annotations
 
+import copy
+import glob
+import hashlib
+import io
 import json
-import pickle
+import os
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +29,9 @@ from andon.training.curves import LossCurve
 
 __all__ = ["RunState"]
 
-_FORMAT = 1
+_FORMAT = 2
+_MARK = b"andon-checkpoint"
+_DIGEST = 32
 
 
 class RunState:
@@ -45,20 +55,11 @@ class RunState:
     def save(self, done: int, seconds: float) -> None:
         if self.path is None:
             return
-        state = {
-            "format": _FORMAT,
-            "identity": self.identity,
-            "step": done,
-            "seconds": seconds,
-            "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "optimiser": self.optimiser.state_dict(),
-            "generators": {name: _state_of(generator) for name, generator in self.generators.items()},
-            "layers": [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _cuda_used() else [])],
-            "curve": self.curve.to_json(),
-        }
+        state = {"format": _FORMAT, "identity": self.identity, "step": done, "seconds": seconds, **self._content()}
         try:
             with written_atomically(self.path) as aside:
                 torch.save(state, aside)
+                _seal(aside)
         except (OSError, RuntimeError) as error:
             # Hours of training must not end because there is no room for a checkpoint.
             if not self._warned:
@@ -66,21 +67,52 @@ class RunState:
             self._warned = True
 
     def restore(self) -> int:
-        """Steps that are done: 0 where there is no checkpoint."""
-        if self.path is None or not self.path.is_file():
+        """Steps that are done: 0 where there is no checkpoint, or a damaged one, which is set aside with a warning.
+
+        Raises:
+            TrainingError: a checkpoint of another run, or one that cannot be read or moved.
+        """
+        if self.path is None:
             return 0
-        what = f"checkpoint {self.path}"
+        for torn in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):  # a kill while one was written
+            torn.unlink(missing_ok=True)
+        if not self.path.is_file():
+            return 0
+        before: dict[str, Any] | None = None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or state.get("format") != _FORMAT:
-                raise ValueError("not a checkpoint of this version")
-            identity = state["identity"]
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
-            raise TrainingError(
-                f"{what}: cannot be read ({first_line(e)}); remove it to start from the beginning"
-            ) from e
-        if identity != self.identity:
-            raise TrainingError(f"{what}: is of another run (other options); remove it, or name another file")
+            state = _sealed_state(self.path)
+            if state["identity"] != self.identity:
+                raise TrainingError(
+                    f"checkpoint {self.path}: is of another run (other options); remove it, or name another file"
+                )
+            before = copy.deepcopy(self._content())
+            self._apply(state)
+            done = int(state["step"])
+            if done < 0:
+                raise ValueError(f"its step is {done}")
+        except TrainingError:
+            raise
+        except OSError as error:
+            raise TrainingError(f"checkpoint {self.path}: cannot be read ({error.strerror or error})") from error
+        except Exception as error:  # damage may raise anything
+            if before is not None:
+                self._apply(before)
+            self._set_aside(self.path, first_line(error))
+            return 0
+        return done
+
+    def _content(self) -> dict[str, Any]:
+        """What changes with every step."""
+        return {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "generators": {name: _state_of(generator) for name, generator in self.generators.items()},
+            "layers": [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _cuda_used() else [])],
+            "curve": self.curve.to_json(),
+            "seconds": self.seconds,
+        }
+
+    def _apply(self, state: Mapping[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -91,7 +123,42 @@ class RunState:
         if len(layers) > 1 and _cuda_used():
             torch.cuda.set_rng_state_all(layers[1:])
         self.curve, self.seconds = LossCurve.from_json(state["curve"]), float(state["seconds"])
-        return int(state["step"])
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        try:
+            path.replace(aside)
+        except OSError as error:
+            raise TrainingError(
+                f"checkpoint {path}: damaged ({reason}) and cannot be moved ({error.strerror or error}); remove it"
+            ) from error
+        warnings.warn(
+            f"checkpoint {path}: damaged ({reason}); it is now {aside.name}, and {self.stage} begins again",
+            stacklevel=4,
+        )
+
+
+def _seal(path: Path) -> None:
+    """Adds mark and digest to a file."""
+    with path.open("rb+") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST)).digest()
+        file.seek(0, os.SEEK_END)
+        file.write(_MARK + digest)
+
+
+def _sealed_state(path: Path) -> Mapping[str, Any]:
+    """What a sealed file holds; any exception where it is damaged."""
+    content = path.read_bytes()
+    body, seal = content[: -len(_MARK) - _DIGEST], content[-len(_MARK) - _DIGEST :]
+    del content
+    if not seal.startswith(_MARK) or len(seal) != len(_MARK) + _DIGEST:
+        raise ValueError("truncated, or not a checkpoint of this version")
+    if hashlib.blake2b(body, digest_size=_DIGEST).digest() != seal[len(_MARK) :]:
+        raise ValueError("its checksum is another")
+    state: Mapping[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    if state["format"] != _FORMAT:
+        raise ValueError("not a checkpoint of this version")
+    return state
 
 
 def _cuda_used() -> bool:

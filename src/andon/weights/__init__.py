@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from andon.weights.published import all_published, cache_directory, published_weights
     from andon.weights.record import WeightsRecord
     from andon.weights.resolution import (
+        check_weights,
         fetch_weights,
         find_part,
         find_weights,
@@ -26,6 +27,7 @@ __all__ = [
     "all_published",
     "cache_directory",
     "check_state_dict",
+    "check_weights",
     "fetch_weights",
     "file_sha256",
     "find_part",
@@ -48,7 +50,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.weights.published": "all_published cache_directory published_weights",
         "andon.weights.record": "WeightsRecord",
         "andon.weights.resolution": (
-            "fetch_weights find_part find_weights located random_seed searched_places split_hash"
+            "check_weights fetch_weights find_part find_weights located random_seed searched_places split_hash"
         ),
         "andon.weights.state_dicts": "check_state_dict file_sha256 load_into read_state_dict",
     },

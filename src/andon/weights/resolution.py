@@ -27,7 +27,16 @@ from andon.weights.published import (
 from andon.weights.record import WeightsRecord
 from andon.weights.state_dicts import file_sha256, read_state_dict
 
-__all__ = ["fetch_weights", "find_part", "find_weights", "located", "random_seed", "searched_places", "split_hash"]
+__all__ = [
+    "check_weights",
+    "fetch_weights",
+    "find_part",
+    "find_weights",
+    "located",
+    "random_seed",
+    "searched_places",
+    "split_hash",
+]
 
 _EMBEDDED = "embedded"
 """Folder beside this module with the files that the package brings along, named as in a cache."""
@@ -83,6 +92,18 @@ def find_weights(part: str, weights: str | Path, published: PublishedWeights | N
             return path, WeightsRecord(part, source, published.name, _checked(path, file.sha256), published.licence)
     path = _download(part, files[0])
     return path, WeightsRecord(part, "hub", published.name, _checked(path, files[0].sha256), published.licence)
+
+
+def check_weights(part: str, weights: str | Path) -> None:
+    """Makes sure that the file of a learned part is on this machine and has its hash, without loading it.
+
+    What is published and missing is downloaded where there is a network; "random" needs no file.
+
+    Raises:
+        WeightsError: as for ``find_weights``.
+    """
+    if random_seed(weights) is None:
+        find_weights(part, weights, published_weights(part, split_hash(weights)[0]))
 
 
 def _checked(path: Path, expected: str) -> str:
@@ -186,6 +207,6 @@ def _download(part: str, file: PublishedFile) -> Path:
         raise WeightsError(
             f"weights for {part} are not on this machine and cannot be fetched ({reason}): get {file.url} "
             f"where there is a network and put it at {target}, or name a file as the weights; "
-            "the weights 'random' need none, and every result says so"
+            "the preset 'embedded' needs nothing that does not come with the package"
         ) from error
     return target

@@ -6,17 +6,17 @@ import hashlib
 import io
 import pickle
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from andon._tools.files import open_regular, path_of
 from andon._tools.text import first_line
 from andon.core import WeightsError, listed
 
@@ -24,6 +24,8 @@ __all__ = ["check_state_dict", "file_sha256", "load_into", "read_state_dict", "s
 
 _LARGEST_MEMBER = 2**30
 """Bytes of a file in an archive that are read at most: no archive of weights comes near it."""
+_MOST_PACKED, _ALWAYS_BYTES = 20, 2**24
+"""Times that weights may be packed (they hardly can be), and bytes up to which nobody minds."""
 _WRAPPERS = ("module.", "backbone.", "model.", "encoder.")
 _NESTED = ("state_dict", "model", "model_state_dict")
 
@@ -31,7 +33,7 @@ _NESTED = ("state_dict", "model", "model_state_dict")
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, what="weights", error=WeightsError, name=f"weights {path}") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"weights {path}: cannot be read ({error.strerror})") from error
@@ -58,38 +60,73 @@ def read_state_dict(path: Path, member: str = "") -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: missing, truncated or damaged file; a pickle that holds anything but tensors; not a state dict.
     """
-    if not path.is_file():
-        raise WeightsError(f"weights {path}: there is no such file")
-    if path.suffix == ".zip":
-        return _read_pickle(_member(path, member), path)
-    if path.suffix == ".safetensors":
-        try:
-            return _unwrapped(load_file(path), path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"weights {path}: truncated or not a safetensors file ({error})") from error
-    if path.suffix not in (".pth", ".pt", ".bin", ".pckl"):
-        raise WeightsError(f"weights {path}: unknown file type {path.suffix!r}; expected .safetensors or .pth")
-    return _read_pickle(path, path)
+    with open_regular(path, what="weights", error=WeightsError, name=f"weights {path}") as file:
+        if path.suffix == ".zip":
+            return _read_pickle(_member(file, path, member), path)
+        if path.suffix == ".safetensors":
+            try:
+                return _unwrapped(load_file(path_of(file)), path)
+            except WeightsError:
+                raise
+            except Exception as error:  # a header may be damaged in any way
+                raise WeightsError(
+                    f"weights {path}: truncated or not a safetensors file ({first_line(error)})"
+                ) from error
+        if path.suffix not in (".pth", ".pt", ".bin", ".pckl"):
+            raise WeightsError(f"weights {path}: unknown file type {path.suffix!r}; expected .safetensors or .pth")
+        return _read_pickle(file, path)
 
 
-def _member(path: Path, member: str) -> io.BytesIO:
+def _member(file: BinaryIO, path: Path, member: str) -> io.BytesIO:
     """The bytes of one file of an archive; nothing is unpacked to disk."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             found = [entry for entry in archive.infolist() if PurePosixPath(entry.filename).name == member]
             if not member or len(found) != 1:
                 raise WeightsError(
                     f"weights {path}: the archive does not hold one file {member or 'of weights'!r}: "
                     "truncated, or another archive"
                 )
-            if found[0].file_size > _LARGEST_MEMBER:
-                raise WeightsError(f"weights {path}: {found[0].filename} is larger than any weights are: refused")
-            return io.BytesIO(archive.read(found[0]))
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+            size, packed = found[0].file_size, found[0].compress_size
+            if size > _LARGEST_MEMBER or size > max(_ALWAYS_BYTES, _MOST_PACKED * packed):
+                raise WeightsError(
+                    f"weights {path}: {found[0].filename} says that {packed:,} bytes unpack to {size:,}, "
+                    "which no weights do: refused"
+                )
+            content = io.BytesIO()
+            with archive.open(found[0]) as unpacked:
+                while piece := unpacked.read(2**20):
+                    content.write(piece)
+                    if content.tell() > size:
+                        raise WeightsError(f"weights {path}: {found[0].filename} is larger than it says: refused")
+            content.seek(0)
+            return content
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise WeightsError(f"weights {path}: truncated or not a zip archive ({first_line(error)})") from error
 
 
-def _read_pickle(file: Path | io.BytesIO, path: Path) -> dict[str, torch.Tensor]:
+def _check_archive(file: BinaryIO, path: Path) -> None:
+    """WeightsError where a torch file would unpack to more than its own size: torch itself never packs."""
+    start = file.read(4)
+    end = file.seek(0, io.SEEK_END)
+    try:
+        if start == b"PK\x03\x04":
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > end:
+                total = sum(m.file_size for m in members)
+                raise WeightsError(
+                    f"weights {path}: {end:,} bytes that unpack to {total:,}; torch packs nothing, so this is refused: "
+                    "load and save it with torch, best as .safetensors"
+                )
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise WeightsError(f"weights {path}: truncated or not a torch file ({first_line(error)})") from error
+    finally:
+        file.seek(0)
+
+
+def _read_pickle(file: BinaryIO, path: Path) -> dict[str, torch.Tensor]:
+    _check_archive(file, path)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -97,7 +134,7 @@ def _read_pickle(file: Path | io.BytesIO, path: Path) -> dict[str, torch.Tensor]
         unsafe = "weights only" in str(error).lower() and "unsupported" in str(error).lower()
         what = "holds Python code or objects, not only tensors: refused" if unsafe else "truncated or not a torch file"
         raise WeightsError(f"weights {path}: {what}; save its tensors alone, best as .safetensors") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, struct.error) as error:
+    except Exception as error:  # the reader of the legacy format, above all, fails in any way on damage
         raise WeightsError(f"weights {path}: truncated or not a torch file ({first_line(error)})") from error
     return _unwrapped(loaded, path)
 
@@ -111,10 +148,18 @@ def _unwrapped(loaded: object, path: Path) -> dict[str, torch.Tensor]:
     strangers = [str(k) for k, v in loaded.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]
     if strangers:
         raise WeightsError(f"weights {path}: not tensors: {listed(strangers)}")
+    if odd := [name for name, tensor in loaded.items() if not _is_plain(tensor)]:
+        raise WeightsError(f"weights {path}: tensor {listed(odd, 3)} is sparse, quantised or without values")
     state: dict[str, torch.Tensor] = dict(loaded)
     while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Values in memory, of a type that can be computed with."""
+    small = tensor.is_floating_point() and tensor.itemsize < 2
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized and not small
 
 
 def load_into(module: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path, spare: str = r"") -> None:

@@ -242,7 +242,7 @@ def test_without_images_and_impossible_options() -> None:
 
 def test_another_input_size_than_learned_is_refused(fitted: Detector) -> None:
     with pytest.raises(AndonError, match=r"8 × 8 positions, it has learned 16 × 20"):
-        fitted.predict_batch(torch.zeros(1, 3, 32, 32))
+        fitted(torch.zeros(1, 3, 32, 32))
 
 
 def test_can_be_exported(fitted: Detector) -> None:

@@ -200,7 +200,7 @@ def test_equal_images_give_no_duplicates_in_the_bank() -> None:
     detector = small_learned(good_images(1) * 4, coreset_ratio=0.5)
     assert len(detector.bank) <= 256
     assert len(np.unique(bank_of(detector), axis=0)) == len(detector.bank)
-    assert "512 were asked for, but there are only" in detector.report.notes[-1]
+    assert any("512 were asked for, but there are only" in note for note in detector.report.notes)
     assert detector.predict(good_images(1)).image_scores[0] == pytest.approx(0, abs=1e-4)
 
 
@@ -222,7 +222,7 @@ def test_the_second_pass_reads_the_feature_cache(tmp_path: Path) -> None:
     method, extractor = small(coreset_size=50, memory_limit=gib(1536 * 80 + 50 * 144))
     report = method.fit(Images(good_images(6), cache=ArrayCache(tmp_path))).report
     assert any("second pass" in note for note in report.notes)
-    assert extractor.seen == 6
+    assert extractor.seen == 6 + 1, "every image once; the last is the one that the detector is tried with"
 
 
 def test_where_not_even_projections_fit_they_are_thinned_and_the_report_says_so() -> None:
@@ -421,7 +421,8 @@ def test_features_that_are_not_finite_name_the_image() -> None:
     class Broken(Pyramid):
         def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
             first, second = super().forward(batch)
-            first[2, 0, 3, 3] = torch.nan
+            if self.seen == 3:
+                first[0, 0, 3, 3] = torch.nan
             return first, second
 
     method, _ = small()
