@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from andon.core import Channel, DefectConfig, GroundTruth, Prediction, Region, canonical_json, listed
+from andon.core import AndonError, Channel, DefectConfig, GroundTruth, Prediction, Region, canonical_json, listed
 
 
 @given(st.integers(1, 10**6), st.floats(0.001, 1.0))
@@ -63,3 +63,11 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict[str, fl
 def test_listed_shortens() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed([str(i) for i in range(10)], limit=3) == "0, 1, 2 and 7 more"
+
+
+@given(st.text())
+def test_an_errors_message_is_one_plain_line(name: str) -> None:
+    message = str(AndonError(f"{name}: cannot be read"))
+    assert message.isprintable()
+    assert message.endswith(": cannot be read")
+    assert str(AndonError("größer als 2 × 3: „so“")) == "größer als 2 × 3: „so“"

@@ -73,6 +73,11 @@ class AndonError(Exception):
         └── StoreError       a benchmark's store: not one, of another version, damaged, in use
     """
 
+    def __str__(self) -> str:
+        # A file's name may hold a line break or a terminal's control characters: the message stays one plain line.
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 class DataError(AndonError):
     """An image, mask, map or data set that cannot be read, is damaged, or does not fit together."""

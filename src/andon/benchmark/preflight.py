@@ -52,5 +52,6 @@ def check_data(
         (first, root), more = refused[0], len(refused) - 1
         raise DataError(
             f"{first.message}{f' (and {more:,} more errors)' if more else ''}; nothing was started, figures would be "
-            f"wrong or impossible: mend the data (andon data info {root}), or run it --anyway"
+            f"wrong or impossible: mend the data (andon data info {root}), leave unreadable images out (--skip-bad), "
+            "or run it --anyway"
         )
