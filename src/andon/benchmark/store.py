@@ -359,10 +359,6 @@ class Store:
         """Keeps why an experiment has no result; an earlier reason is replaced."""
         write_atomically(self._failure_path(failure.id), json_bytes(failure), self.scratch)
 
-    def remove_failure(self, experiment_id: str) -> None:
-        """Forgets a failure."""
-        self._failure_path(experiment_id).unlink(missing_ok=True)
-
     def write_gallery(self, dataset: str, category: str, data_fingerprint: str, images: Sequence[GalleryImage]) -> None:
         """Keeps a category's gallery images, small (``shrink`` makes them); a gallery already there stays."""
         target = self._gallery_path(dataset, category, data_fingerprint)
