@@ -29,7 +29,7 @@ def test_the_notebook_example(
     exec(compile(example, "README.md", "exec"), values)
     shown = capsys.readouterr().out
     assert "image AUROC" in shown
-    assert "(4, 28, 28)" in shown or "(4, 224, 224)" in shown
+    assert "(4, 448, 448)" in shown
 
 
 def test_the_plan_is_a_plan() -> None:

@@ -80,7 +80,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_linked_folders_are_entered_and_circles_are_not(tmp_path: Path) -> None:
+def test_linked_folders_are_entered_and_circles_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere/deep").mkdir(parents=True)
     (tmp_path / "elsewhere/deep/a").touch()
     root = tmp_path / "root"
@@ -88,11 +88,13 @@ def test_linked_folders_are_entered_and_circles_are_not(tmp_path: Path) -> None:
     (root / "b/file").touch()
     (root / ".hidden").mkdir()
     (root / "a").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere/up").symlink_to(root)
-    (root / "b/self").symlink_to(root / "b")
-    (root / "b/.").exists()
     found = {str(path.relative_to(root)): names for path, names in folders_below(root)}
     assert found == {".": [], "a": [], "a/deep": ["a"], "b": ["file"]}
+    for link, target in (("elsewhere/up", root), ("root/b/self", root / "b"), ("root/x", "/proc/self/root")):
+        (tmp_path / link).symlink_to(target)
+        with pytest.raises(AndonError, match=rf"{Path(link).name}: a link to a folder that it lies in"):
+            list(folders_below(root))
+        (tmp_path / link).unlink()
 
 
 # --- every door, in a process of its own that would otherwise wait for ever -------------------------------------------

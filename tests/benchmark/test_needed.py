@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from andon.benchmark import Store, make_plan, run_plan
+from andon.benchmark import make_plan, run_plan
 from andon.core import WeightsError
 from tests.benchmark.tiny import write_tiny
 
@@ -34,10 +34,9 @@ def test_every_missing_part_is_named_once_with_the_way_out(data: Path, tmp_path:
     for part in ("wide_resnet50_2", "efficientad_teacher_small", "dsr_discrete_latent_model"):
         assert message.count(f"weights for {part} are not on this machine") == 1
     assert message.count("PaDiM, Patchcore") >= 1
-    assert "preset: embedded" in message
+    assert "preset: default" in message
     assert "random" not in message
-    assert len(Store(tmp_path / "store")) == 0
-    assert not (tmp_path / "store" / "failures").exists()
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +67,6 @@ def test_what_comes_with_the_package_or_is_random_needs_nothing(data: Path, tmp_
     from andon.methods import check_method_weights, create_method, method_names
 
     for name in method_names():
-        if "embedded" in create_method(name).presets:
-            check_method_weights(create_method(name, preset="embedded"))
+        if "default" in create_method(name).presets:
+            check_method_weights(create_method(name))
     check_method_weights(create_method("padim", weights="random:3"))

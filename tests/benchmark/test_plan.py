@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from andon.benchmark.expansion import expand
@@ -245,7 +245,7 @@ def test_a_plan_without_a_file(tiny: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_files_that_are_no_plans(tmp_path: Path) -> None:
-    assert "there is no such plan; give a YAML file or one of: autovi-study, demo" in fails("nothing")
+    assert f"there is no such plan; give a YAML file or one of: {', '.join(packaged_plans())}" in fails("nothing")
     assert "a folder, not a plan" in fails(tmp_path)
     binary = tmp_path / "p.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
@@ -335,5 +335,23 @@ def test_a_preset_and_options_on_top_of_it(tmp_path: Path) -> None:
     assert (floor.preset, floor.config) == (None, {})
     assert (patchcore.preset, patchcore.config) == ("embedded", {"top_k": 7})
     assert patchcore.label == "Patchcore embedded, top_k=7"
-    with pytest.raises(AndonError, match="'absent': no method of the plan has it; presets: study, embedded"):
+    with pytest.raises(
+        AndonError, match="'absent': no method of the plan has it; presets: default, study, designed, embedded"
+    ):
         make_plan([tmp_path], ["thumbnail-nn", "patchcore"], preset="absent")
+
+
+@pytest.mark.parametrize(
+    "method", [".x:Class", "..:X", ":X", "x:", "a b:C", "file.py:", "loop.py:X", "", "file.py:X:Y"]
+)
+def test_a_method_that_is_no_reference_is_named(write: Callable[..., Path], method: str) -> None:
+    path = write(methods=[method])
+    (path.parent / "file.py").write_text("")
+    (path.parent / "loop.py").symlink_to("loop.py")
+    assert "methods[0]: " in fails(path)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(max_size=5) | st.sampled_from([":", ".py", ".", "/", " ", "os"]), max_size=5).map("".join))
+def test_any_word_for_a_method_is_a_plan_or_a_configuration_error(write: Callable[..., Path], method: str) -> None:
+    fails(write(methods=[method]))

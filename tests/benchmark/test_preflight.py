@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from andon._tools import files
 from andon.benchmark.bench import resume_plan, run_plan
 from andon.benchmark.events import DataProblem, RunEvent
-from andon.benchmark.plan import make_plan
+from andon.benchmark.plan import Plan, make_plan
 from andon.benchmark.store import Store
-from andon.core import DataError
+from andon.core import AndonError, DataError, StoreError
 from andon.report import make_tables, to_text
 from tests.benchmark.tiny import save, write_tiny
 
@@ -23,6 +29,13 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
+@contextmanager
+def full_disk(path: Path, *, scratch: Path, **_: object) -> Iterator[Path]:
+    scratch.mkdir(parents=True)
+    raise OSError(errno.ENOSPC, "No space left on device")
+    yield path
+
+
 def told(events: list[RunEvent]) -> list[str]:
     return [event.message for event in events if isinstance(event, DataProblem)]
 
@@ -32,7 +45,7 @@ def test_refused_before_anything_starts(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dent/000_mask\.png: every pixel .*nothing was started.* --anyway"):
         run_plan(plan, tmp_path / "store", on_event=events.append)
     assert len(told(events)) == 1
-    assert Store(tmp_path / "store").records() == []
+    assert not (tmp_path / "store").exists()
     summary = run_plan(plan, tmp_path / "store", on_event=events.append, anyway=True, jobs=1)
     assert len(summary.finished) == 2
     assert len(told(events)) == 2
@@ -78,3 +91,96 @@ def test_figures_that_cannot_exist_say_why(tmp_path: Path) -> None:
     assert any("no good image is in the pixel-FPR of AUsPRO" in note for note in record.evaluation.notes)
     (other,) = [r for r in store.records() if r.spec.category == "bolt"]
     assert not any("pixel-FPR" in note for note in other.evaluation.notes)
+
+
+def test_a_refused_first_run_leaves_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = make_plan([data], ["thumbnail-nn"], categories=["bolt"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder in (tmp_path / "store", tmp_path / "deep/er", empty):
+        with pytest.raises(DataError):
+            run_plan(make_plan([data], ["thumbnail-nn"]), folder)
+        named = make_plan([data], ["patchcore"], categories=["bolt"], options=["patchcore.weights=/no/such/file.pth"])
+        with pytest.raises(AndonError, match="nothing was run"):
+            run_plan(named, folder)
+        monkeypatch.setattr(files, "written_atomically", full_disk)
+        with pytest.raises(StoreError, match="No space left"):
+            run_plan(good, folder)
+        monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "deep", "empty"]
+    assert not any((tmp_path / "deep").iterdir())
+    assert not any(empty.iterdir())
+
+
+def test_a_refused_later_run_leaves_the_store_alone(data: Path, tmp_path: Path) -> None:
+    run_plan(make_plan([data], ["thumbnail-nn"], categories=["bolt"]), tmp_path / "store", jobs=1)
+    before = sorted(str(p) for p in (tmp_path / "store").rglob("*"))
+    with pytest.raises(DataError):
+        run_plan(make_plan([data], ["thumbnail-nn"]), tmp_path / "store")
+    assert sorted(str(p) for p in (tmp_path / "store").rglob("*")) == before
+
+
+def read_stages(plan: Plan, store: Path, **options: Any) -> int:
+    """How many images a start looks at before its experiments, which all fail to start here."""
+    seen = []
+
+    class Refuses:
+        def run(self, jobs: object, on_event: object) -> None:
+            pass
+
+    def progress(stage: str, done: int, total: int) -> None:
+        seen.append(stage)
+
+    run_plan(plan, store, engine=Refuses(), progress=progress, **options)
+    return seen.count("images")
+
+
+def test_clean_data_is_read_once(tmp_path: Path) -> None:
+    root = write_tiny(tmp_path / "data", categories=("bolt",))
+    plan, store = make_plan([root], ["thumbnail-nn"]), tmp_path / "store"
+    images = read_stages(plan, store)
+    assert images > 4
+    assert read_stages(plan, store) == 0
+    assert read_stages(plan, tmp_path / "other", cache=store / "cache") == 0
+    assert read_stages(plan, store, cache=False) == images
+
+
+@pytest.mark.parametrize(
+    "change", ["changed", "same size and time", "added", "removed", "stray", "mask", "at the root"]
+)
+def test_data_that_changed_is_read_again(tmp_path: Path, change: str) -> None:
+    root = write_tiny(tmp_path / "data", categories=("bolt",))
+    plan, store = make_plan([root], ["thumbnail-nn"]), tmp_path / "store"
+    assert read_stages(plan, store) > 0
+    first, *_, last = sorted((root / "bolt/train/good").iterdir())
+    match change:
+        case "changed":
+            first.write_bytes(first.read_bytes() + b"x")
+        case "same size and time":
+            times = first.stat()
+            first.write_bytes(bytes(len(first.read_bytes())))
+            os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
+        case "added":
+            save(root / "bolt/train/good/new.png", np.full((24, 20, 3), 9, np.uint8))
+        case "removed":
+            last.unlink()
+        case "stray":
+            (root / "bolt/train/extra.ppm").write_bytes(b"x")
+        case "mask":
+            (mask, *_) = (root / "bolt/ground_truth").rglob("*.png")
+            mask.write_bytes(mask.read_bytes() + b"x")
+        case _:
+            (root / "note.txt").write_bytes(b"x")
+    if change in ("same size and time", "stray"):
+        with pytest.raises(DataError):
+            read_stages(plan, store)
+    else:
+        assert read_stages(plan, store) > 0
+
+
+def test_data_with_errors_is_not_remembered(data: Path, tmp_path: Path) -> None:
+    plan, store = make_plan([data], ["thumbnail-nn"]), tmp_path / "store"
+    assert read_stages(plan, store, anyway=True) > 0
+    assert read_stages(plan, store, anyway=True) > 0
+    with pytest.raises(DataError):
+        read_stages(plan, store)

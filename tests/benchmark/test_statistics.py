@@ -116,6 +116,8 @@ def test_one_sided_finds_more_and_holm_finds_fewer_differences() -> None:
     ordered = sorted(p.items(), key=lambda item: item[1])
     kept = next((i for i, (_, v) in enumerate(ordered) if v >= 0.05 / (len(ordered) - i)), len(ordered))
     assert best_set(cells, correction="holm") == {"top", *(k for k, _ in ordered[kept:])}
+    assert best_set(cells, correction="bonferroni") == {"top", *(k for k, v in p.items() if v * len(p) >= 0.05)}
+    assert best_set(cells, correction="holm") <= best_set(cells, correction="bonferroni")
     assert best_set(cells, alternative="one-sided") < best_set(cells) < best_set(cells, correction="holm")
 
 

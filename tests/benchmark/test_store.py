@@ -533,3 +533,32 @@ def test_a_pipe_in_a_store_hangs_nothing(whole: Path, tmp_path: Path, kind: str)
     os.mkfifo(path)
     _read_everything(root)
     assert len(Store(root).repair()) == 1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "experiments/*/arrays.npz", "experiments/*/log.txt", "galleries/*/0.jpg"])
+@pytest.mark.parametrize("what", ["terabyte", "device"])
+def test_no_file_of_a_store_is_read_without_end(whole: Path, tmp_path: Path, kind: str, what: str) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole, root)
+    (path,) = root.glob(kind)
+    path.unlink()
+    if what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    _read_everything(root)
+    assert Store(root).log(next(iter(Store(root).ids()))) == "" or "log" not in kind
+    (line,) = Store(root).repair()
+    assert ("a device, not a regular file" if what == "device" else "1,099,511,627,776 bytes are too many") in line
+
+
+def test_a_gallery_of_one_image_named_without_end_is_damage(whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(whole, root)
+    (path,) = root.glob("galleries/*/gallery.json")
+    content = json.loads(path.read_bytes())
+    content["pictures"] *= 10_000
+    path.write_text(json.dumps(content))
+    (line,) = Store(root).repair()
+    assert "names a file twice" in line

@@ -51,7 +51,7 @@ def test_help_costs_neither_torch_nor_a_table_library() -> None:
         (("bench", "run", "-s", "store"), "nothing to run"),
         (("bench", "run", "absent.yaml", "-s", "store"), "absent.yaml"),
         (("bench", "run", "-d", "absent", "-s", "store"), "absent"),
-        (("bench", "run", "demo", "-m", "padim", "-s", "store"), "--method, --set, --preset and --embedded"),
+        (("bench", "run", "demo", "-m", "padim", "-s", "store"), "--method, --set, --preset and --features"),
         (("bench", "run", "-d", "{images}", "-m", "patchcor", "-s", "store"), "unknown method 'patchcor'"),
         (("bench", "run", "-d", "{images}", "-m", "padim", "--set", "padim.sigmma=1", "-s", "store"), "sigmma"),
         (("bench", "run", "-d", "{images}", "--set", "padim.sigma", "-s", "store"), "METHOD.OPTION=VALUE"),

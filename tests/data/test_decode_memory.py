@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageFile
 
 from andon.core import AndonError
 from andon.data import _pixels, decode, read_image
@@ -95,18 +95,104 @@ def test_a_large_image_is_turned_and_reduced_after_decoding(
         assert np.abs(large - exact).max() <= (1 if kind == "PNG" else 3)
 
 
+TIFF_KINDS = [
+    (mode, order, options)
+    for mode in ("RGB", "RGBA", "L", "white is 0", "CMYK")
+    for order in "<>"
+    for options in ({}, {"compression": "zlib", "rowsperstrip": 7}, {"compression": "zlib", "tile": (16, 32)},
+                    {"compression": "zlib", "rowsperstrip": 5, "predictor": True})
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", [1, 2**20])
+@pytest.mark.parametrize(("mode", "order", "options"), TIFF_KINDS)
+def test_tiff_in_pieces_is_tiff_at_once(
+    mode: str, order: str, options: dict[str, object], piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("andon.data._deep_colour._PIECE_BYTES", piece)
+    photometric = {"L": "minisblack", "white is 0": "miniswhite", "CMYK": "separated"}.get(mode, "rgb")
+    channels = {"RGB": 3, "RGBA": 4, "CMYK": 4}.get(mode, 1)
+    values = smooth(channels=channels).squeeze()
+    values[:10], values[10:20] = 0, 255  # a mask is black somewhere
+    extra = {"extrasamples": ["unassalpha"]} if mode == "RGBA" else {}
+    for orientation in (1, 3, 6):
+        path = tmp_path / f"{orientation}.tif"
+        tags = [(274, "H", 1, orientation, True)]
+        tifffile.imwrite(path, values, photometric=photometric, byteorder=order, extratags=tags, **extra, **options)
+        with monkeypatch.context() as patch:
+            if orientation > 1 or options:
+                assert decode.come_in_pieces(Image.open(path))
+            found, mask = read_image(path), decode.read_mask(path, any_value=True) if channels < 4 else None
+            patch.setattr(decode, "come_in_pieces", lambda _: False)  # Pillow decodes and turns all of it
+            np.testing.assert_array_equal(found, read_image(path))
+            if mask is not None:
+                np.testing.assert_array_equal(mask, decode.read_mask(path, any_value=True))
+        if orientation > 1:
+            continue
+        data = path.read_bytes()
+        for keep in (0.5, 0.9):
+            with pytest.raises(AndonError):
+                decode_image(data[: int(len(data) * keep)])
+
+
+@pytest.mark.parametrize("levels", [1, 3, 6])
+@pytest.mark.parametrize("tile", [None, (128, 96)])
+def test_a_large_jpeg_2000_is_reduced_while_it_is_decoded(
+    tile: tuple[int, int] | None, levels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jp2"
+    image = cv2.GaussianBlur(smooth(640, 480), (0, 0), 8)
+    Image.fromarray(image).save(path, tile_size=tile, num_resolutions=levels)  # levels = resolutions - 1
+    exact = read_resized(path, (50, 40)).astype(int)
+    reduced: list[int] = []
+    load = decode._load
+
+    def spy(image: ImageFile.ImageFile, *args: object, **kwargs: object) -> object:
+        found = load(image, *args, **kwargs)
+        reduced.append(max(image.size))
+        return found
+
+    monkeypatch.setattr(decode, "REDUCED_BYTES", 10_000)
+    monkeypatch.setattr(decode, "_load", spy)
+    large = read_resized(path, (50, 40)).astype(int)
+    assert reduced == [{1: 640, 3: 160, 6: 160}[levels]]
+    assert np.abs(large - exact).max() <= 4
+    np.testing.assert_array_equal(read_resized(path, (600, 400)), read_resized(path, (600, 400)))
+
+
+def test_a_jpeg_of_several_scans_is_counted_with_its_coefficients(tmp_path: Path) -> None:
+    costs = {}
+    for name, options in {"baseline": {}, "progressive": {"progressive": True}}.items():
+        Image.fromarray(smooth(400, 400)).save(tmp_path / name, "JPEG", subsampling=0, **options)
+        with (tmp_path / name).open("rb") as file:
+            costs[name] = decode._cost(decode._header(file, name), file)
+    assert costs["progressive"] - costs["baseline"] == 400 * 400 * 3 * 2
+    # Of a baseline JPEG's first scan all but one channel taken out: the decoder has to wait for others.
+    data = (tmp_path / "baseline").read_bytes()
+    at = data.index(b"\xff\xda\x00\x0c\x03")
+    single = data[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + data[at + 14 :]
+    file = io.BytesIO(single)
+    assert decode._cost(decode._header(file, "x"), file) == costs["progressive"]
+
+
+LARGE = {
+    "turned.jpg": 1.5, "grey16.png": 1.5, "lossy.webp": 1.5, "turned.tif": 1.5, "mask_grey16.png": 0.7,
+    "progressive.jpg": 2.4, "rgb.jp2": 8.5,
+}  # fmt: skip
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured through /proc")
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "16-bit TIFF"])
-def test_peak_memory(kind: str, tmp_path: Path) -> None:
-    side, path = 4000, tmp_path / "x"
-    small = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    image = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
-    if kind == "16-bit TIFF":
-        tifffile.imwrite(path, image.astype(np.uint16) * 257, photometric="rgb")
-    else:
-        Image.fromarray(image).save(path, kind, **({"compress_level": 1} if kind == "PNG" else {}))
+@pytest.mark.parametrize("kind", LARGE)
+def test_peak_memory_and_what_is_counted(kind: str, tmp_path: Path) -> None:
+    side, path = 2500, tmp_path / kind
     script = Path(__file__).parents[2] / "benchmarks/bench_decode_memory.py"
-    for how in ("full", "256"):
-        command = [sys.executable, str(script), "--measure", str(side), how, str(path)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        assert int(done.stdout) <= 1.5 * image.nbytes + 2**23
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, str(script), arguments[0], str(side), *arguments[1:]]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    run("--make", kind, str(path))
+    how = "mask" if kind.startswith("mask") else "image"
+    peak, counted = map(int, run("--measure", how, str(path)).split())
+    assert peak <= LARGE[kind] * side * side * 3 + 2**23
+    assert peak <= counted

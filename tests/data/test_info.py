@@ -109,6 +109,14 @@ class TestImages:
         save(root / "test/good/0006.png", gradient(seed=1).reshape(17, 12, 3))
         assert [kind for _, kind, _ in found(root)] == ["mixed-sizes"]
 
+    def test_what_looks_alike_at_first_is_compared_pixel_by_pixel(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("andon.data.info._likeness", lambda image: b"alike")
+        root = autovi(tmp_path / "a")
+        save(root / "train/good/0005.png", gradient(seed=0))
+        assert found(root) == [("info", "duplicate", "train/good/0005.png")]
+
     def test_mixed_sizes(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a")
         save(root / "train/good/0005.png", gradient(20, 30))

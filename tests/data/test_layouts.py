@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from andon.core import AndonError, Category, DefectConfig
-from andon.data import registry
+from andon.core import AndonError, Category, DataError, DefectConfig
+from andon.data import registry, truth
 from andon.data.autovi import read_defects_config
 from andon.data.layout import Layout
 from andon.data.registry import layout_names, load_dataset, register_layout
@@ -312,8 +313,53 @@ class TestFolder:
         root = tmp_path / "parts"
         save(root / "good/1.png")
         (root / "good/loop").symlink_to(root / "good")
-        with pytest.raises(AndonError, match="folders deep"):
+        with pytest.raises(AndonError, match=r"good/loop: a link to a folder that it lies in"):
             load_dataset(root)
+
+    @pytest.mark.parametrize("place", ["", "parts", "parts/good", "parts/dent/monday", "parts/ground_truth"])
+    @pytest.mark.parametrize("target", ["/proc/self/root", ".", "..", "the data set"])
+    def test_a_link_that_leads_in_a_circle_is_named_at_once(self, place: str, target: str, tmp_path: Path) -> None:
+        root = tmp_path / "set"
+        save(root / "parts/good/1.png")
+        save(root / "parts/good/2.png")
+        save(root / "parts/dent/monday/1.png")
+        link = root / place / "x"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(root if target == "the data set" else target)
+        began = time.monotonic()
+        with pytest.raises(DataError, match=f"{link}: a link to a folder that it lies in .*remove it"):
+            load_dataset(root)
+        assert time.monotonic() - began < 2
+
+    def test_links_to_one_another(self, tmp_path: Path) -> None:
+        root = tmp_path / "parts"
+        save(root / "good/1.png")
+        save(root / "dent/1.png")
+        (tmp_path / "other").mkdir()
+        (root / "dent/a").symlink_to(tmp_path / "other")
+        (tmp_path / "other/b").symlink_to(root / "dent")
+        with pytest.raises(DataError, match=r"dent/a/b: a link to a folder that it lies in"):
+            load_dataset(root)
+
+    def test_few_folders_that_links_make_millions_of(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(truth, "MAX_FOLDERS", 500)
+        root = tmp_path / "parts"
+        save(root / "good/1.png")
+        for k in range(14):
+            (tmp_path / f"d{k}").mkdir()
+            for name in "abc":
+                (tmp_path / f"d{k}" / name).symlink_to(tmp_path / f"d{k + 1}")
+        (tmp_path / "d14").mkdir()
+        (root / "dent").symlink_to(tmp_path / "d0")
+        with pytest.raises(DataError, match=r"parts/dent: more than 500 folders below it"):
+            load_dataset(root)
+
+    def test_a_linked_folder_is_read(self, tmp_path: Path) -> None:
+        save(tmp_path / "elsewhere/1.png")
+        save(tmp_path / "parts/good/1.png")
+        (tmp_path / "parts/dent").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "parts/good/more").symlink_to(tmp_path / "elsewhere")
+        assert len(load_dataset(tmp_path / "parts")["parts"].samples) == 3
 
     def test_images_beside_folders_of_images(self, tmp_path: Path) -> None:
         save(tmp_path / "p/1.png")

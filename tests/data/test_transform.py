@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from andon.core import Region
+from andon.data.cache import ArrayCache
+from andon.data.images import Images
 from andon.data.transform import IMAGENET_MEAN, IMAGENET_STD, Transform
 
-from .images import gradient
+from .images import gradient, save
 
 
 def test_resize_is_antialiased_bilinear_then_a_centre_crop() -> None:
@@ -27,6 +32,52 @@ def test_antialiasing_keeps_the_mean() -> None:
     small = Transform(size=(8, 8)).resize(stripes).astype(int)
     assert np.abs(small[:, 1:-1] - 100).max() <= 1
     assert np.abs(small - 100).max() <= 5  # the filter is cut at the border
+
+
+def test_plain_bilinear_is_opencvs_and_aliases() -> None:
+    image = gradient(90, 130)
+    plain = Transform(size=(24, 32), antialias=False)
+    expected = cv2.resize(image, (32, 24), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(plain.resize(image), expected)
+    np.testing.assert_array_equal(
+        Transform(size=(24, 32), crop=(10, 13), antialias=False).resize(image), expected[7:17, 9:22]
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+
+    def energy(resized: np.ndarray) -> float:
+        return float((np.diff(resized.astype(float), axis=1) ** 2).mean())
+
+    assert energy(plain.resize(noise)) > 5 * energy(Transform(size=(24, 32)).resize(noise))
+
+
+def test_plain_bilinear_of_the_middle_of_four_pixels_is_their_mean() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[1::4, 1::4] = 100  # one of the four pixels around each sample point
+    assert (Transform(size=(8, 8), antialias=False).resize(image) == 25).all()
+
+
+def test_a_file_is_resized_either_way_and_the_cache_keeps_them_apart(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", image)
+    for _ in range(2):  # the second time from the cache
+        images = Images([path], cache=ArrayCache(tmp_path / "cache"))
+        for antialias in (True, False):
+            transform = Transform(size=(16, 16), antialias=antialias)
+            np.testing.assert_array_equal(images.resized(0, transform), transform.resize(image))
+    assert (Transform(size=(16, 16)).resize(image) != transform.resize(image)).any()
+
+
+def test_an_option_at_its_default_changes_no_hash() -> None:
+    """Experiments and caches of before there was the option."""
+    assert (Transform().key, Transform().geometry_key) == ("e8edbbdb5899c80a", "dd89658511dd0f78")
+    study = Transform(size=(256, 256), crop=(224, 224))
+    assert (study.key, study.geometry_key) == ("1b3dcad7b3085b5a", "be014bd877ad6a05")
+    assert Transform().model_dump(mode="json") == {"size": [256, 256], "crop": None, "normalisation": "imagenet"}
+    plain = Transform(antialias=False)
+    assert plain.key != Transform().key
+    assert plain.geometry_key != Transform().geometry_key
+    assert Transform.model_validate(plain.model_dump(mode="json")) == plain
+    assert Transform.model_validate_json(plain.model_dump_json()) == plain
 
 
 def test_an_image_of_the_right_size_is_not_copied() -> None:

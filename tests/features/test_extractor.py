@@ -61,7 +61,7 @@ def test_fingerprint_follows_backbone_stages_and_weights() -> None:
 @pytest.mark.parametrize(
     ("backbone", "stages", "message"),
     [
-        ("resnet19", (1,), "unknown backbone 'resnet19'; known: resnet18"),
+        ("resnet19", (1,), "unknown backbone 'resnet19'; known: efficientnet_lite0"),
         ("resnet18", ("layer5",), "no stage 'layer5'"),
         ("resnet18", (0,), "no stage 0"),
         ("resnet18", (), "one or more different"),

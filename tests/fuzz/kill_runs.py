@@ -1,10 +1,11 @@
 """Kills benchmark runs at random moments and compares what is left with a run that nobody disturbed.
 
-    python tests/fuzz/kill_runs.py --kills 20
+    python tests/fuzz/kill_runs.py --kills 20 --write docs/reliability.md
 
-A victim is the run's own process, the fork server, an experiment's process, or all of them at once; SIGKILL always. The
-plan has a method without training, one on features, and a trained one that keeps a checkpoint every 0.2 s, so that most
-kills hit it in the middle. After one to three kills the same command is run until it ends well. Then must hold:
+A victim is the run's own process, an experiment's process, the fork server, or all of them at once; SIGKILL always.
+Each of the first three is hit ``--kills`` times, all at once a quarter as often. The plan has a method without
+training, one on features, and a trained one that keeps a checkpoint every 0.2 s; every second kill waits for one. After
+one to four kills the same command is run until it ends well. Then must hold:
 
 - every figure equals the undisturbed run's, bit for bit (times and memory are not figures);
 - nothing of a scratch folder, of checkpoints or of half-written files is left, and nothing was found damaged;
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -26,6 +28,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -63,16 +66,21 @@ methods:
     config: {budget: BUDGET, transform: {size: [64, 64]}}
 seeds: 2
 """
-VICTIMS = ("main", "server", "worker", "all")
+VICTIMS = {"main": "the run's own process", "worker": "an experiment's process", "server": "the fork server"}
+VICTIMS["all"] = "all at once"
 MARK = "ANDON_KILL_RUNS"
 ORPHAN_SECONDS = 5.0
 """A fork server that has torch in its memory needs about one to end."""
+TRAINING_SECONDS = 1.0
+MOST_KILLS_A_STORE = 4
+BEGIN, END = "<!-- kills: begin -->\n", "<!-- kills: end -->"
 
 
 @dataclass
 class Findings:
     kills: Counter[str] = field(default_factory=Counter)
-    in_training: int = 0
+    in_training: Counter[str] = field(default_factory=Counter)
+    compared: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     different: list[str] = field(default_factory=list)
@@ -128,6 +136,11 @@ def _words(process: psutil.Process) -> str:
         return ""
 
 
+def in_training(store: Path) -> bool:
+    """Whether an experiment keeps a checkpoint at this moment."""
+    return any(store.glob("checkpoints/*/*.ckpt"))
+
+
 def disturbed(folder: Path, store: Path, kinds: list[str], duration: float, findings: Findings) -> None:
     """Runs until it ends well, with a kill of each kind on the way."""
     todo = list(kinds)
@@ -136,6 +149,10 @@ def disturbed(folder: Path, store: Path, kinds: list[str], duration: float, find
         findings.runs += 1
         if todo:
             deadline = time.monotonic() + random.uniform(0.3, duration)
+            if findings.kills.total() % 2:
+                while run.main.poll() is None and not in_training(store):
+                    time.sleep(0.02)
+                deadline = time.monotonic() + random.uniform(0, TRAINING_SECONDS)
             while run.main.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
             victims = run.victims(todo[0])
@@ -145,7 +162,7 @@ def disturbed(folder: Path, store: Path, kinds: list[str], duration: float, find
             if victims and run.main.poll() is None:
                 kind = todo.pop(0)
                 findings.kills[kind] += 1
-                findings.in_training += any(store.glob("checkpoints/*/*.ckpt"))
+                findings.in_training[kind] += in_training(store)
                 for victim in victims:
                     try:
                         os.kill(victim.pid, signal.SIGKILL)
@@ -184,15 +201,42 @@ def leftovers(store: Path) -> list[str]:
     return names + [name for name in ("scratch", "corrupt") if (store / name).exists()]
 
 
+def kinds_left(findings: Findings, kills: int) -> list[str]:
+    """What is still to be killed, in random order."""
+    wanted = {kind: kills // 4 if kind == "all" else kills for kind in VICTIMS}
+    left = [kind for kind, count in wanted.items() for _ in range(count - findings.kills[kind])]
+    random.shuffle(left)
+    return left
+
+
+def table(findings: Findings, stores: int, kills: int, seed: int) -> str:
+    """The result in Markdown."""
+    rows = [f"| {words} | {findings.kills[k]} | {findings.in_training[k]} |" for k, words in VICTIMS.items()]
+    rows.append(f"| together | {findings.kills.total()} | {findings.in_training.total()} |")
+    missing = len(kinds_left(findings, kills))
+    stopped = f"Stopped by --minutes with {missing} kills left to do. " if missing else ""
+    codes = ", ".join(f"{code} × {count}" for code, count in sorted(findings.codes.items()))
+    command = f"python tests/fuzz/kill_runs.py --kills {kills} --seed {seed}"
+    return (
+        f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}:\n\n"
+        "| killed | times | while a training had a checkpoint |\n|---|---:|---:|\n" + "\n".join(rows) + "\n\n"
+        f"{stopped}{stores} stores, {findings.runs} runs (exit codes {codes}). "
+        f"Of {findings.compared} experiments compared, figures that differ: {len(findings.different)}; "
+        f"scratch, checkpoints or half-written files left: {len(findings.leftovers)}; "
+        f"orphans: {len(findings.orphans)}; tracebacks and wrong ends: {len(findings.words)}.\n"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="of each victim")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=0.05, help="length of the trained method's training")
     parser.add_argument("--minutes", type=float, default=30, help="begin no further store after so long")
+    parser.add_argument("--write", type=Path, help="page whose table is replaced")
     options = parser.parse_args()
     random.seed(options.seed)
-    findings, begun = Findings(), time.monotonic()
+    findings, begun, number = Findings(), time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="andon-kills-") as name:
         folder = Path(name)
         write_tiny(folder / "data", categories=("bolt",), train=6)
@@ -205,26 +249,29 @@ def main() -> int:
         duration = time.monotonic() - started
         expected = figures(folder / "undisturbed")
         sys.stdout.write(f"undisturbed: {len(expected)} experiments in {duration:.1f} s\n")
-        number = 0
-        while findings.kills.total() < options.kills and time.monotonic() - begun < 60 * options.minutes:
+        while (left := kinds_left(findings, options.kills)) and time.monotonic() - begun < 60 * options.minutes:
             number += 1
             store = folder / f"store-{number}"
-            count = min(random.randint(1, 3), options.kills - findings.kills.total())
-            kinds = [VICTIMS[(findings.kills.total() + i) % len(VICTIMS)] for i in range(count)]
+            kinds = left[: random.randint(1, MOST_KILLS_A_STORE)]
             disturbed(folder, store, kinds, duration, findings)
             found = figures(store)
+            findings.compared += len(expected)
             findings.different += [f"{store.name}: {i}" for i in expected if found.get(i) != expected[i]]
             findings.leftovers += [f"{store.name}: {name}" for name in leftovers(store)]
             sys.stdout.write(f"{store.name}: {', '.join(kinds)}; good so far: {findings.good()}\n")
             sys.stdout.flush()
+    page = table(findings, number, options.kills, options.seed)
     sys.stdout.write(
-        f"{findings.kills.total()} kills ({dict(findings.kills)}), {findings.in_training} of them in a training; "
-        f"{findings.runs} runs of {number} stores, exit codes {dict(findings.codes)}, "
-        f"{time.monotonic() - begun:.0f} s\n"
+        f"{page}\n{time.monotonic() - begun:.0f} s\n"
         f"different figures: {findings.different or 'none'}\nleft over: {findings.leftovers or 'none'}\n"
         f"orphans: {findings.orphans or 'none'}\ntracebacks and wrong ends: {findings.words or 'none'}\n"
     )
-    return 0 if findings.good() else 1
+    if options.write is not None:
+        text = options.write.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        options.write.write_text(f"{before}{BEGIN}{page}{END}{after}", encoding="utf-8")
+    return 0 if findings.good() and not kinds_left(findings, options.kills) else 1
 
 
 if __name__ == "__main__":

@@ -240,6 +240,7 @@ FAST: dict[str, dict[str, Any]] = {
         "meta_epochs": 1,
     },
     "efficientad": {
+        "preset": "paper",
         "weights": "random",
         "steps": 5,
         "student_width": 0.125,

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from andon.core import AndonError, DetectorError
-from andon.methods import create_method, method_class, method_names
+from andon.core import AndonError, ConfigError, DetectorError
+from andon.methods import Method, create_method, method_class, method_names
 from andon.methods.registry import code_fingerprint
 
 PLUGIN = """
@@ -96,12 +98,32 @@ def test_code_of_methods_from_outside_has_a_fingerprint(tmp_path: Path, monkeypa
     assert code_fingerprint("padim") == ""
 
 
+WHOLE = """
+from andon.methods import Method, MethodConfig
+class Mean(Method):
+    name = 'mean'
+    title = 'Mean'
+    Config = MethodConfig
+    def learn(self, fitting): ...
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "reference", "message"),
     [
         ("", "absent.py:Mean", "no file"),
         ("raise RuntimeError('boom')", "mine.py:Mean", "fails when imported.*boom"),
         ("Mean = 3", "mine.py:Mean", "no class Mean"),
+        ("raise SystemExit(0)", "mine.py:Mean", "fails when imported"),
+        ("def __getattr__(name): raise RuntimeError('no')", "mine.py:Mean", "fails when asked for Mean"),
+        ("from andon.methods import Method as Mean", "mine.py:Mean", r"needs a learn\(\) and a Config"),
+        (WHOLE.replace("= MethodConfig", "= int"), "mine.py:Mean", r"needs a learn\(\) and a Config"),
+        (WHOLE.replace("def learn", "def lean"), "mine.py:Mean", r"needs a learn\(\) and a Config"),
+        (WHOLE.replace("title = 'Mean'", "pass"), "mine.py:Mean", "needs a title"),
+        (WHOLE, "mine.py:", "'' is no class"),
+        (WHOLE, "mine.py:a.b", "'a.b' is no class"),
+        (WHOLE, "\0mine.py:Mean", "cannot be read"),
+        (WHOLE, "m" * 5000 + ".py:Mean", "cannot be read"),
     ],
 )
 def test_a_bad_file_is_one_clear_message(tmp_path: Path, text: str, reference: str, message: str) -> None:
@@ -110,22 +132,60 @@ def test_a_bad_file_is_one_clear_message(tmp_path: Path, text: str, reference: s
         method_class(str(tmp_path / reference))
 
 
+NO_REFERENCES = [
+    ".x:Class",
+    "..:X",
+    ":X",
+    "x:",
+    "a b:C",
+    "::",
+    "a::b",
+    "x\n:Y",
+    "\udc80:X",
+    "a:b.c",
+    "",
+    ":",
+    ".",
+    "9:X",
+]
+
+
+@pytest.mark.parametrize("reference", NO_REFERENCES)
+def test_what_is_no_reference_is_a_configuration_error(reference: str) -> None:
+    with pytest.raises(ConfigError, match="method"):
+        method_class(reference)
+
+
+WORDS = st.text(max_size=9) | st.sampled_from([".", ":", "..", ".py", "/", " ", "andon", "~", "\0", "base", "Method"])
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(WORDS, max_size=6).map("".join))
+def test_any_words_are_a_method_or_a_configuration_error(reference: str) -> None:
+    try:
+        assert issubclass(method_class(reference), Method)
+    except ConfigError as error:
+        assert repr(reference) in str(error) or reference in str(error)  # noqa: PT017
+
+
 PRESETS = [(name, preset) for name in method_names() for preset in method_class(name).presets]
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
-def test_presets_are_valid_and_the_embedded_ones_need_nothing_from_outside(name: str, preset: str) -> None:
+def test_presets_are_valid_and_the_designed_ones_need_nothing_from_outside(name: str, preset: str) -> None:
     config = create_method(name, preset=preset).config
-    if preset == "embedded":
+    if preset in ("designed", "embedded"):
         assert getattr(config, "weights", "embedded") == "embedded"
 
 
 def test_options_win_over_a_preset_inside_of_mappings_too() -> None:
-    method = create_method("patchcore", {"transform": {"crop": [192, 192]}}, preset="embedded", top_k=3)
+    method = create_method("patchcore", {"transform": {"crop": [192, 192]}}, preset="designed", top_k=3)
     assert method.config.transform.size == (224, 224)
     assert method.config.transform.crop == (192, 192)
     assert method.config.top_k == 3  # type: ignore[attr-defined]
-    with pytest.raises(AndonError, match="patchcore: unknown preset 'nonsense'; its presets: study, embedded"):
+    with pytest.raises(
+        AndonError, match="patchcore: unknown preset 'nonsense'; its presets: default, study, designed, embedded, paper"
+    ):
         create_method("patchcore", preset="nonsense")
-    with pytest.raises(AndonError, match="thumbnail-nn: unknown preset 'study'; it has none"):
+    with pytest.raises(AndonError, match="thumbnail-nn: unknown preset 'study'; its presets: paper"):
         create_method("thumbnail-nn", preset="study")

@@ -16,6 +16,7 @@ from andon.benchmark.store import Store
 from andon.core import FullFrame, Region
 from andon.evaluation.image import auroc, image_metrics, operating_points
 from andon.evaluation.result import DefectTypeMetrics, Evaluation, EvaluationArrays, LocalisationMetrics
+from andon.methods import create_method
 
 SIZE = (96, 120)
 HARDWARE = Hardware(cpu="Example CPU @ 3 GHz", cores=2, memory_gb=8.0, device="cpu", threads=2)
@@ -37,6 +38,7 @@ class FakeMethod:
         power: how far defective images score above good ones, in standard deviations.
         fails: (category, seed) pairs that fail.
         pending: (category, seed) pairs that were not run.
+        preset: its configuration; one that no method has otherwise.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FakeMethod:
     curves: bool = False
     budget: float | None = None
     shots: int | None = None
+    preset: str | None = None
 
 
 METHODS = (
@@ -69,11 +72,17 @@ def spec_of(
         data_fingerprint=fingerprint or f"{zlib.crc32(category.encode('utf-8', 'replace')):032x}",
         method=method.name,
         label=method.label,
-        config={"backbone": "resnet18", "layers": ["layer2", "layer3"], "variant": method.label}
-        | ({} if method.budget is None else {"budget": method.budget}),
+        config=config_of(method),
         protocol=Protocol(shots=method.shots, calibration_folds=3),
         seed=seed,
     )
+
+
+def config_of(method: FakeMethod) -> dict[str, Any]:
+    if method.preset is not None:
+        return create_method(method.name, preset=method.preset).config.model_dump(mode="json")
+    own: dict[str, Any] = {"backbone": "resnet18", "layers": ["layer2", "layer3"], "variant": method.label}
+    return own | ({} if method.budget is None else {"budget": method.budget})
 
 
 def scores_of(

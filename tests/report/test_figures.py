@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from andon.evaluation import stacked_curves
 from andon.report.figures import (
     DASHES,
     HUGE,
@@ -17,7 +18,6 @@ from andon.report.figures import (
     average_curve,
     curves_svg,
     histogram_svg,
-    limits_of,
     losses_svg,
     roc_band,
 )
@@ -61,7 +61,8 @@ def test_no_curve_without_both_classes() -> None:
 
 def test_limits_at_jumps_and_between() -> None:
     x, y = np.asarray([0.0, 0.0, 0.5, 0.5, 0.5, 1.0]), np.asarray([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    lower, upper = limits_of(x, y, np.asarray([0.0, 0.25, 0.5, 0.75, 1.0]))
+    (both,) = stacked_curves([(x, y)], np.asarray([0.0, 0.25, 0.5, 0.75, 1.0]))
+    lower, upper = both[::2], both[1::2]
     assert lower.tolist() == pytest.approx([0.0, 0.3, 0.4, 0.9, 1.0])
     assert upper.tolist() == pytest.approx([0.2, 0.3, 0.8, 0.9, 1.0])
 

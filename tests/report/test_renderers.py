@@ -26,7 +26,12 @@ NASTY = 'a|b & <script>alert(1)</script> $x_1^2$ #%~{\\} "q" [l](u) *s* `c`'
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    methods = (*METHODS, FakeMethod("draem", "Broken", fails=frozenset({("tank_screw", s) for s in range(3)})))
+    study = FakeMethod("patchcore", "Patchcore", 2.5, preset="study")
+    methods = (
+        study,
+        *METHODS[1:],
+        FakeMethod("draem", "Broken", fails=frozenset({("tank_screw", s) for s in range(3)})),
+    )
     root = tmp_path_factory.mktemp("store") / "s"
     return fill(root, methods=methods, categories=("tank_screw", "pipe_clip"), dataset="autovi", gallery=False)
 

@@ -165,8 +165,9 @@ def test_times_of_cached_features_alone_say_so(tmp_path: Path) -> None:
 
 
 def test_the_studys_figures_stand_beside_those_of_its_data_set(tmp_path: Path) -> None:
-    few = FakeMethod("patchcore", "Patchcore 10 shots", shots=10)
-    methods = (PATCHCORE, few, THUMBNAIL)
+    own = FakeMethod("patchcore", "Patchcore", 2.5, preset="study")
+    few = FakeMethod("patchcore", "Patchcore 10 shots", shots=10, preset="study")
+    methods = (own, few, THUMBNAIL)
     store = fill(tmp_path / "s", methods=methods, categories=("tank_screw", "my_own"), dataset="AutoVI", gallery=False)
     found = table(make_tables(store), "auroc")
     metric = found.groups[0].metric
@@ -175,10 +176,27 @@ def test_the_studys_figures_stand_beside_those_of_its_data_set(tmp_path: Path) -
     assert [published_text(c, metric) for c in by_row["my_own"].cells] == ["", "", ""]
     assert published_text(by_row["Mean"].cells[0], metric) == "88.4 ± 10.1 !"
     assert any("Carvalho" in note for note in found.notes)
+    assert any("beside Patchcore 10 shots" in note and "shots 10" in note for note in found.notes)
+    assert not any("beside Patchcore:" in note or "Thumbnail" in note for note in found.notes if "No published" in note)
     auspro = table(make_tables(store), "auspro")
     assert published_text(rows(auspro)["tank_screw"].cells[0], auspro.groups[0].metric) == "80.6 ± 0.5"
     speed = table(make_tables(store), "speed")
     assert published_text(rows(speed)["Mean"].cells[0], speed.groups[0].metric) == "46 ± 23"
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        (FakeMethod("patchcore", "Patchcore", preset="embedded"), "transform.size"),
+        (FakeMethod("patchcore", "Patchcore", preset="study", random=True), "random weights"),
+        (FakeMethod("patchcore", "Patchcore"), "cannot be read"),
+    ],
+)
+def test_another_configuration_stands_alone(tmp_path: Path, method: FakeMethod, why: str) -> None:
+    store = fill(tmp_path / "s", methods=(method,), categories=("tank_screw",), dataset="autovi", gallery=False)
+    found = table(make_tables(store), "auroc")
+    assert not found.has_published
+    assert any("No published figures beside Patchcore" in note and why in note for note in found.notes)
 
 
 def test_other_data_sets_of_the_same_layout_get_no_published_figures(tmp_path: Path) -> None:

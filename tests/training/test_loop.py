@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from andon._tools.seeds import numpy_step_generator, step_generator
-from andon.core import AndonError
+from andon.core import AndonError, TrainingError
 from andon.training import (
     LossCurve,
     SampleOrder,
@@ -223,7 +225,7 @@ def test_a_whole_checkpoint_that_does_not_fit_changes_nothing(
     """Of another version of Andon, say: what was taken from it is undone."""
     path = tmp_path / "c"
     path.write_bytes(half_way)
-    state: Any = dict(checkpoint._sealed_state(path))
+    state: Any = dict(checkpoint._sealed_state(path, 2**30))
     match change:
         case "no modules":
             del state["modules"]
@@ -246,6 +248,38 @@ def test_a_whole_checkpoint_that_does_not_fit_changes_nothing(
 
 def test_a_checkpoint_with_code_is_not_run(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
     torch.save({"format": 2, "identity": Path("x")}, tmp_path / "c")
+    checkpoint._seal(tmp_path / "c")
+    begins_again(tmp_path / "c", undisturbed)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_checkpoint(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "c"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            path.mkdir()
+    with pytest.raises(TrainingError, match=rf"checkpoint .*c: a {kind}, not a"):
+        run(small_network(), fresh_generators(), TrainingOptions(checkpoint=path))
+
+
+def test_a_checkpoint_of_a_terabyte_is_set_aside_unread(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    with (tmp_path / "c").open("wb") as file:
+        file.truncate(2**40)
+    network = small_network()
+    with pytest.warns(UserWarning, match=r"damaged \(1,099,511,627,728 bytes, more than one of this run can have\)"):
+        run(network, fresh_generators(), TrainingOptions(checkpoint=tmp_path / "c"))
+    assert all(torch.equal(value, undisturbed[name]) for name, value in network.state_dict().items())
+    assert (tmp_path / "c.damaged").stat().st_size == 2**40
+
+
+def test_a_checkpoint_that_would_take_memory_is_set_aside(tmp_path: Path, undisturbed: dict[str, torch.Tensor]) -> None:
+    pickled = b"\x80\x02cbuiltins\nbytearray\n\x8a\x06" + (10**11).to_bytes(6, "little") + b"\x85R."
+    with zipfile.ZipFile(tmp_path / "c", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
     checkpoint._seal(tmp_path / "c")
     begins_again(tmp_path / "c", undisturbed)
 

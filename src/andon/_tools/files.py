@@ -16,6 +16,7 @@ from pathlib import Path
 from andon.core import AndonError, DataError
 
 __all__ = [
+    "folders_above",
     "folders_below",
     "fsync_directory",
     "open_regular",
@@ -109,12 +110,11 @@ def path_of(file: BufferedReader) -> str:
 def folders_below(folder: Path, *, error: type[AndonError] = DataError) -> Iterator[tuple[Path, list[str]]]:
     """``(folder, names of its files)`` of a folder and all below, sorted, linked folders too; hidden ones left out.
 
-    A link to a folder that it lies in is not entered again.
-
     Raises:
-        AndonError: of the class ``error``: a folder cannot be listed, or there are more than 100,000.
+        AndonError: of the class ``error``: a folder cannot be listed, is a link to one that it lies in, or there are
+            more than 100,000.
     """
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    waiting = [(folder, folders_above(folder))]
     count = 0
     while waiting:
         current, above = waiting.pop()
@@ -125,7 +125,7 @@ def folders_below(folder: Path, *, error: type[AndonError] = DataError) -> Itera
             status = current.stat()
             identity = (status.st_dev, status.st_ino)
             if identity in above:
-                continue
+                raise error(f"{current}: a link to a folder that it lies in; remove it")
             with os.scandir(current) as entries:
                 found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
         except OSError as problem:
@@ -133,6 +133,20 @@ def folders_below(folder: Path, *, error: type[AndonError] = DataError) -> Itera
         yield current, [name for name, is_folder in found if not is_folder]
         deeper = above | {identity}
         waiting += [(current / name, deeper) for name, is_folder in reversed(found) if is_folder]
+
+
+def folders_above(folder: Path) -> frozenset[tuple[int, int]]:
+    """(device, inode) of the folders that a folder lies in, by its path and by where its links lead: entering one of
+    them again would never end."""
+    found = set()
+    for path in (folder.absolute(), Path(os.path.realpath(folder))):
+        for above in path.parents:
+            try:
+                status = above.stat()
+            except OSError:
+                continue
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
 
 
 def fsync_directory(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -33,14 +33,15 @@ from andon.benchmark.events import (
 )
 from andon.benchmark.expansion import ExpandedPlan, expand
 from andon.benchmark.foreign import foreign_code, refuse_unknown_code
+from andon.benchmark.jobs import experiment_jobs
 from andon.benchmark.needed import check_weights
 from andon.benchmark.plan import Plan, PlanContent, load_plan
-from andon.benchmark.preflight import check_data
+from andon.benchmark.preflight import check_data, remember_clean
 from andon.benchmark.record import ExperimentSpec, Failure, StoredDataset, StoredPlan
-from andon.benchmark.runner import RunOptions, keep_gallery, run_experiment
+from andon.benchmark.remote import remote_jobs
+from andon.benchmark.runner import keep_gallery
 from andon.benchmark.store import Store
-from andon.core import Category, ProgressCallback, StoreError, listed, no_progress
-from andon.data import ArrayCache
+from andon.core import ProgressCallback, StoreError, listed, no_progress
 
 __all__ = ["ExperimentState", "PlanStatus", "RunSummary", "plan_status", "resume_plan", "run_plan"]
 
@@ -115,7 +116,7 @@ def run_plan(
         retry_failed: whether experiments that failed before are tried again.
         anyway: whether to run on data that ``data info`` finds errors in.
         skip_bad: runs without the images that cannot be read, whatever the plan says (``andon.benchmark.skipping``).
-        engine: what runs the experiments; this machine by default.
+        engine: what runs the experiments; this machine's processes by default, ``RayEngine`` for a cluster.
         on_event: told what happens; an exception from it ends the run.
         progress: stage "fingerprint" while the files of the data sets are hashed.
 
@@ -126,24 +127,41 @@ def run_plan(
     """
     start = time.perf_counter()
     expanded = expand(_read_plan(plan, data, skip_bad), progress=progress)
-    engine = engine or _local_engine(jobs, threads, device)
+    engine, cache_root = engine or _local_engine(jobs, threads, device), _cache_root(cache, Path(store_dir))
+
+    looked_at = {"anyway": anyway, "on_event": on_event, "progress": progress, "cache": cache_root}
+    # A first run that is refused, or stopped before it starts, leaves nothing behind.
+    first = None if Store.is_at(store_dir) else _checked(expanded, expanded.specs, engine, **looked_at)
     store = Store(store_dir, create=True)
     with store.lock():
-        repaired = _repaired(store, on_event)
-        skipped, todo = _left(expanded, store, retry_failed)
-        check_data(expanded, todo, anyway=anyway, on_event=on_event, progress=progress)
-        if isinstance(engine, LocalEngine):  # another's machines have weights of their own
-            check_weights(expanded, todo)
+        repaired, (skipped, todo) = _repaired(store, on_event), _left(expanded, store, retry_failed)
+        remember_clean(cache_root, _checked(expanded, todo, engine, **looked_at) if first is None else first)
         store.write_plan(_stored(expanded))
-        run = _Run(store, todo, on_event)
         on_event(Planned(f"{len(todo)} experiments to do, {len(skipped)} done before", len(todo)))
+        run = _Run(store, todo, on_event)
         try:
-            engine.run(_jobs(expanded, todo, store, _cache_root(cache, store), device, run.log), run.handle)
+            engine.run(_work(engine, expanded, todo, store, cache_root, device, run.log), run.handle)
         finally:
             store.empty_scratch()
         return RunSummary(
             tuple(run.finished), tuple(skipped), tuple(run.failed), tuple(repaired), time.perf_counter() - start
         )
+
+
+def _checked(expanded: ExpandedPlan, todo: Sequence[ExperimentSpec], engine: Engine, **options: Any) -> list[str]:
+    """``check_data``, then whether weights are missing; what is to be remembered as clean."""
+    clean = check_data(expanded, todo, **options)
+    if isinstance(engine, LocalEngine):  # another's machines have weights of their own
+        check_weights(expanded, todo)
+    return clean
+
+
+def _work(
+    engine: Engine, expanded: ExpandedPlan, todo: Sequence[ExperimentSpec], store: Store, *rest: Any
+) -> list[Job]:
+    """The jobs of ``experiment_jobs``; only this machine's processes see the store for sure."""
+    jobs = experiment_jobs(expanded, todo, store, *rest)
+    return jobs if isinstance(engine, LocalEngine) else remote_jobs(jobs, store)
 
 
 def _read_plan(plan: Plan | str | Path, data: Sequence[str | Path], skip_bad: bool) -> Plan:
@@ -158,8 +176,8 @@ def _repaired(store: Store, on_event: Callable[[RunEvent], None]) -> list[str]:
     return lines
 
 
-def _cache_root(cache: Literal[False] | str | Path | None, store: Store) -> Path | None:
-    return None if cache is False else store.cache_root if cache is None else Path(cache)
+def _cache_root(cache: Literal[False] | str | Path | None, store: Path) -> Path | None:
+    return None if cache is False else Store.cache_of(store) if cache is None else Path(cache)
 
 
 def _local_engine(jobs: int | None, threads: int | None, device: str) -> LocalEngine:
@@ -245,68 +263,6 @@ def plan_status(store_dir: str | Path, plan: str | None = None) -> PlanStatus:
 # Inside
 
 
-@dataclass(frozen=True)
-class ExperimentJob:
-    """What an experiment's process is given."""
-
-    spec: ExperimentSpec
-    category: Category = field(repr=False)
-    store: Path
-    cache: Path | None
-    device: str
-    keep_maps: Literal["gallery", "all", "none"]
-    keep_model: bool
-    measure_speed: bool
-    reference: str
-    log: Path
-    skipped: tuple[str, ...] = ()
-
-
-def experiment_job(job: ExperimentJob, progress: ProgressCallback) -> None:
-    """Runs in the experiment's own process."""
-    run_experiment(
-        job.spec,
-        job.category,
-        Store(job.store),
-        None if job.cache is None else ArrayCache(job.cache),
-        options=RunOptions(job.device, job.keep_maps, job.keep_model, job.measure_speed, job.reference, job.skipped),
-        log=job.log,
-        progress=progress,
-    )
-
-
-def _jobs(
-    expanded: ExpandedPlan,
-    todo: Sequence[ExperimentSpec],
-    store: Store,
-    cache: Path | None,
-    device: str,
-    log: Callable[[ExperimentSpec], Path],
-) -> list[Job]:
-    content = expanded.plan.content
-    first_seeds: dict[str, int] = {}
-    for spec in expanded.specs:
-        first_seeds.setdefault(spec.label, spec.seed)
-    jobs = []
-    for spec in todo:
-        job = ExperimentJob(
-            spec=spec,
-            category=expanded.category(spec),
-            store=store.root.absolute(),
-            cache=None if cache is None else cache.absolute(),
-            device=device,
-            keep_maps=_keep_maps(content, spec, first_seeds[spec.label]),
-            keep_model=content.keep_models,
-            measure_speed=spec.seed == first_seeds[spec.label],
-            reference=expanded.references[spec.id],
-            log=log(spec),
-            skipped=expanded.skipped.get((spec.dataset, spec.category), ()),
-        )
-        group = f"{spec.dataset}/{spec.category}/{spec.config.get('backbone', spec.label)}"
-        jobs.append(Job(spec.id, experiment_job, (job,), log=log(spec), timeout=content.timeout, group=group))
-    return jobs
-
-
 class _Run:
     """Turns the engine's events into the store's failures and the caller's events."""
 
@@ -354,7 +310,8 @@ class _Run:
                 self.store.write_failure(failure)
                 self.failed.append(failure)
                 self.log(spec).unlink(missing_ok=True)
-                self._tell(event, f"{_title(spec)}: {event.reason}")
+                where = f"; details: {self.store.traceback_path(spec.id)}" if event.detail else ""
+                self._tell(event, f"{_title(spec)}: {event.reason}{where}")
 
     def _finish(self, spec: ExperimentSpec, event: Finished) -> None:
         self.finished.append(spec)
@@ -369,11 +326,6 @@ class _Run:
 
 def _title(spec: ExperimentSpec) -> str:
     return f"{spec.label} on {spec.category}, seed {spec.seed}"
-
-
-def _keep_maps(content: PlanContent, spec: ExperimentSpec, first_seed: int) -> Literal["gallery", "all", "none"]:
-    # The gallery shows one map a method; the first seed's will do, the others' would only fill the disk.
-    return "none" if content.keep_maps == "gallery" and spec.seed != first_seed else content.keep_maps
 
 
 def _stored(expanded: ExpandedPlan) -> StoredPlan:

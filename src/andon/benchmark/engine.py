@@ -49,7 +49,16 @@ from andon._tools.text import first_line
 from andon.benchmark.events import Event, Failed, Finished, Progressed, Restarted, Started
 from andon.core import AndonError, ConfigError, ProgressCallback
 
-__all__ = ["Engine", "Job", "LocalEngine", "cpu_count"]
+__all__ = [
+    "Engine",
+    "Job",
+    "LocalEngine",
+    "cpu_count",
+    "limit_threads",
+    "log_tail",
+    "one_line",
+    "redirect_output",
+]
 
 _LOG_LINES = 40
 _STARTS = 3
@@ -65,12 +74,15 @@ class Job:
 
     Attributes:
         id: unique among the jobs of a run.
-        function: a module's function, called as ``function(*args, progress=…)``; its result is dropped.
+        function: a module's function, called as ``function(*args, progress=…)``; its result is dropped but for
+            ``receive``.
         args: picklable.
         log: file for what the job prints, on both streams; None leaves the streams alone.
         timeout: seconds until it is killed; None for never.
         group: jobs that compute the same things first; while one of a group runs, jobs of other groups go before its
             next one, which then finds those things in the cache.
+        receive: called with the function's result, in the run's process, before ``Finished``; for engines whose jobs
+            run on other machines.
     """
 
     id: str
@@ -79,6 +91,7 @@ class Job:
     log: Path | None = None
     timeout: float | None = None
     group: str = ""
+    receive: Callable[[object], None] | None = None
 
 
 class Engine(Protocol):
@@ -160,6 +173,7 @@ class LocalEngine:
         """See ``Engine.run``."""
         assert self.jobs is not None
         waiting = self._waiting = deque(jobs)
+        assert all(job.receive is None for job in waiting), "a process of this machine gives no result back"
         self._restarted.clear()
         context = _context(self.preload)
         try:
@@ -242,15 +256,15 @@ class LocalEngine:
             self._waiting.appendleft(running.job)
             yield Restarted(job_id, f"{_SERVER_DIED}: begun again")
         elif orphaned and running.error is None:
-            yield Failed(job_id, "killed", f"{_SERVER_DIED}, twice", _tail(running.job.log), seconds)
+            yield Failed(job_id, "killed", f"{_SERVER_DIED}, twice", log_tail(running.job.log), seconds)
         elif running.error is not None:
             error, reason, detail = running.error
             yield Failed(job_id, "error", reason, detail, seconds, error)
         elif not ended:
             reason = f"no result after {running.job.timeout:g} s (its timeout)"
-            yield Failed(job_id, "timeout", reason, _tail(running.job.log), seconds)
+            yield Failed(job_id, "timeout", reason, log_tail(running.job.log), seconds)
         else:
-            yield Failed(job_id, "killed", _death(code), _tail(running.job.log), seconds)
+            yield Failed(job_id, "killed", _death(code), log_tail(running.job.log), seconds)
 
     def _read(self, running: _Running) -> Iterator[Event]:
         try:
@@ -351,7 +365,8 @@ def _death(code: int | None) -> str:
     return f"killed by signal {-code}{hint or name}"
 
 
-def _tail(log: Path | None) -> str:
+def log_tail(log: Path | None) -> str:
+    """The last lines of a job's log; "" where there is none."""
     if log is None or not log.is_file():
         return ""
     with log.open("rb") as file:
@@ -369,23 +384,28 @@ def _child(job: Job, connection: multiprocessing.connection.Connection, threads:
         os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if job.log is not None:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        os.close(descriptor)
-        faulthandler.enable(file=2)
+        redirect_output(job.log)
     try:
-        _limit_threads(threads)
+        limit_threads(threads)
         job.function(*job.args, progress=_reporter(connection))
         message: tuple[str, ...] = ("done",)
     except BaseException as error:
         traceback.print_exc()
-        message = ("error", type(error).__name__, _reason(error), traceback.format_exc())
+        message = ("error", type(error).__name__, one_line(error), traceback.format_exc())
     sys.stdout.flush()
     sys.stderr.flush()
     connection.send(message)
     connection.close()
+
+
+def redirect_output(log: Path) -> None:
+    """Sends all that this process prints, on both streams, into a new file from now on; a crash's stack, too."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    faulthandler.enable(file=2)
 
 
 def _end_with_parent() -> None:
@@ -411,7 +431,7 @@ def _reporter(connection: multiprocessing.connection.Connection) -> ProgressCall
     return progress
 
 
-def _reason(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     if isinstance(error, AndonError):
@@ -421,7 +441,8 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
+    """Threads of this process's numerical libraries."""
     import cv2
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from andon.benchmark.plan import Filter, MethodEntry, Plan, validated
 from andon.benchmark.record import ExperimentSpec, Protocol
 from andon.benchmark.skipping import readable
 from andon.core import AndonError, Category, ConfigError, Dataset, ProgressCallback, canonical_json, no_progress
-from andon.data import category_fingerprint, load_dataset
+from andon.data import Window, category_fingerprint, load_dataset, windowed, windowed_fingerprint
 from andon.methods import code_fingerprint, create_method, preset_config
 
 __all__ = ["ExpandedPlan", "expand"]
@@ -25,11 +25,11 @@ class ExpandedPlan:
 
     Attributes:
         plan: the plan.
-        datasets: its data sets by name.
+        datasets: its data sets by name; of windows where the plan says so.
         specs: its experiments: by category, then those that share features, then seeds.
         references: for each experiment's id what ``create_method`` is called with (absolute paths for methods by file).
         unseeded: ids of experiments whose result does not depend on the seed: they run once for all seeds.
-        whole: the data sets with the images that ``skip_bad`` leaves out.
+        whole: the data sets with the images that ``skip_bad`` leaves out, and without windows.
         skipped: ids of those images, by data set and category.
     """
 
@@ -65,6 +65,7 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
             raise plan.error(("methods", index), f"a second method called {label!r}: give it a label of its own")
     whole = dict(_load_datasets(plan))
     datasets, skipped = _usable(plan, whole, progress)
+    windows = dict(zip(datasets, (entry.window for entry in content.datasets), strict=True))
     # Of the methods of a category those that share features come together, so that a cache that cannot hold
     # everything still holds them; otherwise the plan's order stays.
     keys = [m.feature_key for m in methods]
@@ -76,6 +77,9 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
     for dataset in datasets.values():
         for category in dataset:
             fingerprint = category_fingerprint(category, progress=progress)
+            window = windows[dataset.name]
+            if window is not None:
+                fingerprint = windowed_fingerprint(fingerprint, window)
             for method in methods:
                 for spec in _experiments(content.seeds, dataset.name, category.name, fingerprint, method):
                     if not choice(spec, method.entry):
@@ -92,7 +96,8 @@ def expand(plan: Plan, *, progress: ProgressCallback = no_progress) -> ExpandedP
     choice.check()
     if not specs:
         raise ConfigError(f"{plan.where}: no experiment is left by include and exclude")
-    return ExpandedPlan(plan, datasets, tuple(specs), references, frozenset(unseeded), whole, skipped)
+    shown = {name: _windowed(dataset, windows[name]) for name, dataset in datasets.items()}
+    return ExpandedPlan(plan, shown, tuple(specs), references, frozenset(unseeded), whole, skipped)
 
 
 class _Choice:
@@ -184,8 +189,8 @@ def _resolve_method(plan: Plan, index: int) -> _ResolvedMethod:
         reference,
         config,
         protocol,
-        # With a random draw of training images the seed matters to every method.
-        type(method).seeded or protocol.shots is not None,
+        # With a random draw of training images, or of what is done to them, the seed matters to every method.
+        type(method).seeded or protocol.drawn,
         code_fingerprint(reference),
         features,
     )
@@ -208,11 +213,24 @@ def _load_datasets(plan: Plan) -> Iterator[tuple[str, Dataset]]:
             )
         except AndonError as error:
             raise plan.error(location, str(error)) from error
+        if entry.window is not None and entry.name is None:
+            dataset = _renamed(dataset, f"{dataset.name} {entry.window.title}")
         if dataset.name in names:
             raise plan.error(location, f"a second data set called {dataset.name!r}: give it a name of its own")
         _check_split(plan, location, dataset)
         names.add(dataset.name)
         yield dataset.name, dataset
+
+
+def _renamed(dataset: Dataset, name: str) -> Dataset:
+    categories = {key: replace(category, dataset=name) for key, category in dataset.categories.items()}
+    return replace(dataset, name=name, categories=categories)
+
+
+def _windowed(dataset: Dataset, window: Window | None) -> Dataset:
+    if window is None:
+        return dataset
+    return replace(dataset, categories={name: windowed(c, window) for name, c in dataset.categories.items()})
 
 
 def _check_split(plan: Plan, location: tuple[str, int], dataset: Dataset, why: str = "") -> None:

@@ -14,14 +14,14 @@ import hmac
 import importlib.util
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from andon.benchmark._serial import read_bytes
 from andon.benchmark.plan import Plan
 from andon.benchmark.record import StoredCode, StoredPlan
 from andon.core import StoreError
-from andon.methods import method_names
+from andon.methods import method_files, method_names
 from andon.weights import cache_directory
 
 __all__ = ["foreign_code", "refuse_unknown_code"]
@@ -32,8 +32,9 @@ _KEY_BYTES = 32
 def foreign_code(plan: Plan, *, seal: bool = False) -> tuple[StoredCode, ...]:
     """The code from outside that a plan's methods import, as it is now; nothing is imported.
 
-    Files ``path/to/file.py:Class`` and packages ``package.module:Class``; not the methods that are installed under a
-    name. What is not there is left out: it cannot be run.
+    Files ``path/to/file.py:Class`` (with the modules beside them that they import) and packages
+    ``package.module:Class``; not the methods that are installed under a name. What is not there is left out: it cannot
+    be run.
 
     Args:
         seal: with the seal of this user, who has it run.
@@ -77,10 +78,10 @@ def _hashed(plan: Plan) -> Iterator[tuple[str, tuple[str, str]]]:
         name, colon, _ = entry.method.rpartition(":")
         if not colon or entry.method in installed:
             continue
-        with contextlib.suppress(OSError, ValueError):  # absent or unreadable: importing it will say so
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # absent or unreadable: importing it will say so
             if name.endswith(".py"):
                 path = (plan.base / name).resolve()
-                yield entry.method, (str(path), hashlib.sha256(read_bytes(path)).hexdigest())
+                yield entry.method, (str(path), _digest(method_files(path)))
             elif (package := _package(name)) is not None:
                 yield entry.method, package
 
@@ -98,10 +99,17 @@ def _package(module: str) -> tuple[str, str] | None:
         return spec.origin, hashlib.sha256(read_bytes(Path(spec.origin))).hexdigest()
     else:
         return None  # built in
+    return str(folders[0]), _digest(files, package=True)
+
+
+def _digest(files: Sequence[Path], *, package: bool = False) -> str:
+    """SHA-256 of a file; of several, or of a package, over their names and hashes."""
+    if len(files) == 1 and not package:
+        return hashlib.sha256(read_bytes(files[0])).hexdigest()
     digest = hashlib.sha256()
     for path in files:
         digest.update(str(path.name).encode() + b"\0" + hashlib.sha256(read_bytes(path)).digest())
-    return str(folders[0]), digest.hexdigest()
+    return digest.hexdigest()
 
 
 def _key(*, create: bool) -> bytes | None:

@@ -21,6 +21,8 @@ __all__ = ["GalleryImage", "GalleryMaps", "gallery_problem", "read_gallery", "sh
 
 GALLERY_SIDE = 512
 """Longest side of the gallery's images, pixels."""
+_LARGEST_IMAGE = 2**22
+"""Bytes of a file of one: uncompressed it has 786,432."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def read_gallery(folder: Path) -> list[GalleryImage]:
     """The images of a gallery's folder; any of ``UNREADABLE`` where it is damaged."""
     images = []
     content = _Content.model_validate_json(read_bytes(folder / "gallery.json"))
+    files = [name for entry in content.pictures for name in (entry.image, entry.mask) if name is not None]
+    if len(set(files)) < len(files):
+        raise ValueError("it names a file twice")
     for entry in content.pictures:
         pixels = _read_pixels(folder, entry.image, "RGB")
         mask = None if entry.mask is None else _read_pixels(folder, entry.mask, "L") > 0
@@ -162,7 +167,7 @@ def _read_pixels(folder: Path, name: str, mode: str) -> npt.NDArray[np.uint8]:
     if Path(name).name != name:
         raise ValueError(f"{name!r} is not a file of the gallery")
     # Of the kinds that are written alone: Pillow would start other programs for some.
-    with Image.open(io.BytesIO(read_bytes(folder / name)), formats=("JPEG", "PNG")) as image:
+    with Image.open(io.BytesIO(read_bytes(folder / name, _LARGEST_IMAGE)), formats=("JPEG", "PNG")) as image:
         if max(image.size) > GALLERY_SIDE:
             raise ValueError(f"{name} is larger than a gallery image")
         return np.asarray(image.convert(mode))

@@ -18,7 +18,7 @@ def check_weights(expanded: ExpandedPlan, todo: Sequence[ExperimentSpec]) -> Non
     What is published and missing is downloaded where there is a network.
     """
     faults: dict[str, list[str]] = {}
-    embedded: list[str] = []
+    packaged: list[str] = []
     methods = {(expanded.references[s.id], canonical_json(s.config)): s for s in todo}
     for (reference, _), spec in methods.items():
         method = create_method(reference, spec.config)
@@ -26,12 +26,14 @@ def check_weights(expanded: ExpandedPlan, todo: Sequence[ExperimentSpec]) -> Non
             check_method_weights(method)
         except WeightsError as error:
             faults.setdefault(str(error), []).append(spec.label)
-            if "embedded" in method.presets:
-                embedded.append(spec.label)
+            if "default" in method.presets:
+                packaged.append(spec.label)
     if not faults:
         return
     missing = [f"for {listed(dict.fromkeys(labels))}: {fault}" for fault, labels in faults.items()]
-    if embedded:
-        names = listed(dict.fromkeys(embedded))
-        missing.append(f"or run {names} on what comes with the package: --embedded, or preset: embedded in the plan")
+    if packaged:
+        names = listed(dict.fromkeys(packaged))
+        missing.append(
+            f"or run {names} on what is installed with the package: leave the preset out, or write preset: default"
+        )
     raise WeightsError("nothing was run, because weights are missing: " + "; ".join(missing))

@@ -4,15 +4,17 @@
     datasets:
       - ../data/mtd                   # relative to the plan's file
       - {path: /data/autovi, name: autovi, categories: [tank_screw, pipe_clip]}
+      - {path: /data/raw, categories: [pipe_clip], window: {size: [200, 200], place: template}}
     methods:
       - thumbnail-nn
       - {method: patchcore, label: Patchcore R18, config: {backbone: resnet18}}
       - {method: patchcore, label: Patchcore 10 shots, protocol: {shots: 10}}
+      - {method: patchcore, label: Patchcore augmented, protocol: {augmentation: study}}
       - {method: my_method.py:MyMethod}
     seeds: 3                          # 0, 1, 2; or a list; a method's own seeds win
     protocol: {calibration_folds: 3}  # see ``Protocol``; a method's own protocol wins
     exclude: [{category: pipe_clip, method: padim}]
-    keep_maps: gallery                # raw anomaly maps kept: gallery (of the first seed), all, none
+    keep_maps: gallery                # raw anomaly maps kept: gallery (of the first seed), first (all of it), all, none
     keep_models: false
     skip_bad: false                   # true: run without the images that cannot be read; every table says so
     timeout: 3600                     # seconds an experiment may take
@@ -22,6 +24,9 @@ Plans that come with Andon (``packaged_plans``) are used by name; their data set
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -36,6 +41,7 @@ from andon._tools.models import FrozenModel
 from andon.benchmark._yaml import Lines, Location, error_at, parse
 from andon.benchmark.record import ExperimentSpec, Protocol
 from andon.core import ConfigError, listed
+from andon.data import Augmentation, Window
 from andon.methods import method_class
 
 __all__ = [
@@ -81,6 +87,8 @@ class DatasetEntry(FrozenModel):
         layout: "autovi", "mvtec", "folder"; found out otherwise.
         categories: those wanted; all otherwise.
         train_fraction: share of the good images that is for training, in a layout without a split.
+        window: the inspection area cut out of every image and mask (``andon.data.Window``); None for whole images.
+            Windows are a data set of their own: without a ``name`` their size goes behind the data set's.
     """
 
     path: str | None = None
@@ -88,6 +96,7 @@ class DatasetEntry(FrozenModel):
     layout: str | None = None
     categories: tuple[str, ...] | None = Field(default=None, min_length=1)
     train_fraction: float = Field(default=0.8, gt=0, lt=1)
+    window: Window | None = None
 
 
 class MethodEntry(FrozenModel):
@@ -136,7 +145,7 @@ class PlanContent(FrozenModel):
     protocol: Protocol = Protocol()
     include: tuple[Filter, ...] = ()
     exclude: tuple[Filter, ...] = ()
-    keep_maps: Literal["gallery", "all", "none"] = "gallery"
+    keep_maps: Literal["gallery", "first", "all", "none"] = "gallery"
     keep_models: bool = False
     skip_bad: bool = False
     timeout: float | None = Field(default=None, gt=0)
@@ -173,13 +182,28 @@ class Plan:
     lines: Lines = field(default_factory=dict, repr=False)
 
     def with_data(self, folders: Sequence[str | Path]) -> Plan:
-        """The plan with its first data sets in these folders (relative to the working folder)."""
+        """The plan with its first data sets in these folders (relative to the working folder).
+
+        One folder is that of all data sets where none has a path: windows of one size or another, of the same images.
+        """
         entries = list(self.content.datasets)
+        if len(folders) == 1 and all(entry.path is None for entry in entries):
+            folders = [folders[0]] * len(entries)
         if len(folders) > len(entries):
             raise ConfigError(f"{self.where}: has {len(entries)} data set(s), but {len(folders)} folders were given")
         for index, folder in enumerate(folders):
             entries[index] = entries[index].model_copy(update={"path": str(Path(folder).absolute())})
         return replace(self, content=self.content.model_copy(update={"datasets": tuple(entries)}))
+
+    def with_methods(self, references: Sequence[str]) -> Plan:
+        """The plan with more methods behind its own, each with its defaults and the plan's seeds and protocol.
+
+        Args:
+            references: see ``andon.methods.method_class``; files, and modules that are no more than a file, are looked
+                for in the working folder.
+        """
+        added = tuple(MethodEntry(method=_method_reference(text, self.base)) for text in references)
+        return replace(self, content=self.content.model_copy(update={"methods": (*self.content.methods, *added)}))
 
     def without_unreadable(self) -> Plan:
         """The plan with ``skip_bad``."""
@@ -188,6 +212,22 @@ class Plan:
     def error(self, location: Location, message: str) -> ConfigError:
         """An error that names the plan, the line and the key."""
         return error_at(self.where, self.lines, location, message)
+
+
+def _method_reference(text: str, base: Path) -> str:
+    """A method as a plan in the folder ``base`` names it, of a method as it is named in the working folder.
+
+    ``my_module:MyMethod`` is ``my_module.py:MyMethod`` where no such module can be imported and the file is there.
+    """
+    name, colon, class_name = text.rpartition(":")
+    words = name.split(".")
+    if colon and not name.endswith(".py") and all(word.isidentifier() for word in words):
+        file = Path(*words).with_suffix(".py")
+        if words[0] not in sys.modules and importlib.util.find_spec(words[0]) is None and file.is_file():
+            name = str(file)
+    if not name.endswith(".py"):
+        return text
+    return f"{name if Path(name).is_absolute() else os.path.relpath(name, base)}:{class_name}"
 
 
 def packaged_plans() -> dict[str, str]:
@@ -359,6 +399,9 @@ def validated(
 
 def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel]:
     """The model that holds the keys at a location of ``model``."""
+    inner: dict[str, type[BaseModel]] = {"augmentation": Augmentation, "window": Window}
+    if location and str(location[-1]) in inner:
+        return inner[str(location[-1])]
     if model is not PlanContent or not location:
         return model
     models: dict[str, type[BaseModel]] = {"datasets": DatasetEntry, "methods": MethodEntry, "protocol": Protocol}

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from andon._tools.models import FrozenModel
 from andon.core import canonical_json
+from andon.data import AugmentationChoice
 from andon.evaluation import FPR_LIMITS, Evaluation
 
 __all__ = [
@@ -29,15 +30,22 @@ class Protocol(FrozenModel):
     """How a method is trained and judged, beside its own Config.
 
     Attributes:
-        shots: training images drawn at random with the experiment's seed; None for all.
+        shots: training images drawn at random with the experiment's seed (``draw_shots``); None for all.
         fpr_limits: pixel-FPR limits of AUsPRO; the first is the one in the tables.
         calibration_folds: the threshold from good training images uses scores of models that did not see them: this
             many folds are fitted for it; 0 for none (no such threshold then).
+        augmentation: of the training images (``andon.data.Augmentation``; "study" for the study's); None for none.
     """
 
     shots: int | None = Field(default=None, ge=1)
     fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=FPR_LIMITS, min_length=1)
     calibration_folds: int = Field(default=0, ge=0)
+    augmentation: AugmentationChoice | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether training images, or what is done to them, are drawn: then there is chance in every method."""
+        return self.shots is not None or self.augmentation is not None
 
     @field_validator("calibration_folds")
     @classmethod
@@ -81,7 +89,11 @@ class ExperimentSpec(FrozenModel):
     @property
     def id(self) -> str:
         """16 hexadecimal digits."""
-        value = ["andon-experiment", 1, self.model_dump(mode="json", exclude={"label"})]
+        content = self.model_dump(mode="json", exclude={"label"})
+        # An option that came later is in it only where it is used: earlier experiments stay what they are.
+        if self.protocol.augmentation is None:
+            del content["protocol"]["augmentation"]
+        value = ["andon-experiment", 1, content]
         return hashlib.blake2b(canonical_json(value).encode(), digest_size=8).hexdigest()
 
 

@@ -21,17 +21,18 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 import torch
 
+from andon.benchmark._moments import Moments
 from andon.benchmark.gallery import GalleryMaps, shrink
 from andon.benchmark.judge import evaluate
 from andon.benchmark.record import ExperimentRecord, ExperimentSpec, Hardware
@@ -48,14 +49,24 @@ from andon.core import (
     Sample,
     no_progress,
 )
-from andon.data import ArrayCache, Images
+from andon.data import ArrayCache, Images, augmented, placed, window_note
+from andon.evaluation import CategoryResult
 from andon.methods import Detector, FitRun, Method, create_method
 
-__all__ = ["RunOptions", "draw_shots", "gallery_samples", "keep_gallery", "run_experiment"]
+__all__ = [
+    "RunOptions",
+    "draw_shots",
+    "gallery_samples",
+    "keep_gallery",
+    "peak_memory_mb",
+    "run_experiment",
+    "training_images",
+]
 
 GALLERY_PER_TYPE = 2
 SPEED_IMAGES = 32
 SPEED_SECONDS = 2.0
+_KEPT_OF_LOG = 1_000_000
 _PACKAGES = ("andon", "torch", "numpy", "scipy", "opencv-python-headless", "pillow")
 
 
@@ -104,21 +115,14 @@ def run_experiment(
     counting = None if cache is None else _CountingCache(cache.root, max_bytes=cache.max_bytes)
     method = _create(spec, options)
     run = FitRun(options.device, progress, checkpoints=store.checkpoints(spec.id))
+    window = window_note(placed(category, cache))
     train = draw_shots(category.train, spec.protocol.shots, spec.seed, category.name)
 
-    detector, fit_seconds = _timed_fit(method, Images(train, counting), spec.seed, run)
+    detector, fit_seconds = _timed_fit(method, training_images(train, method, spec, counting), spec.seed, run)
     fit_uncached = counting is None or counting.mostly_missed()
     calibration, calibration_seconds = _calibrated(method, spec, train, counting, run)
     kept = _KeptMaps(category.test, options.keep_maps)
-    result = evaluate(
-        detector,
-        category,
-        fpr_limits=spec.protocol.fpr_limits,
-        images=Images(category.test, counting),
-        calibration_scores=calibration,
-        map_sink=kept,
-        progress=progress,
-    )
+    result = _judged(detector, category, spec, Images(category.test, counting), calibration, kept, progress)
     predict_uncached = counting is None or counting.mostly_missed()
     keep_gallery(store, spec, category)
     record = ExperimentRecord(
@@ -130,7 +134,9 @@ def run_experiment(
         predict_seconds=result.predict_seconds,
         images_per_second=_images_per_second(detector, category.test, progress) if options.measure_speed else None,
         features_cached=not (fit_uncached and predict_uncached),
-        **_learned(detector, spec, options, uncalibrated=calibration_seconds is not None and calibration is None),
+        **_learned(
+            detector, spec, options, window, uncalibrated=calibration is None and calibration_seconds is not None
+        ),
         **_circumstances(options.device),
         started=started,
         seconds=time.perf_counter() - start,
@@ -141,18 +147,46 @@ def run_experiment(
     return record
 
 
-def _learned(detector: Detector, spec: ExperimentSpec, options: RunOptions, *, uncalibrated: bool) -> dict[str, Any]:
+def _judged(
+    detector: Detector,
+    category: Category,
+    spec: ExperimentSpec,
+    images: Images,
+    calibration: _CrossFitted | None,
+    kept: _KeptMaps,
+    progress: ProgressCallback,
+) -> CategoryResult:
+    """The figures on the test images, and the arrays behind them with what the calibration gave."""
+    scores, map_moments = (None, None) if calibration is None else calibration
+    result = evaluate(
+        detector,
+        category,
+        fpr_limits=spec.protocol.fpr_limits,
+        images=images,
+        calibration_scores=scores,
+        map_sink=kept,
+        progress=progress,
+    )
+    return replace(result, arrays=result.arrays.model_copy(update={"calibration_map_moments": map_moments}))
+
+
+def _learned(
+    detector: Detector, spec: ExperimentSpec, options: RunOptions, window: str, *, uncalibrated: bool
+) -> dict[str, Any]:
     """What the record says of the fit itself."""
     report = detector.report
     notes = list(report.notes)
     if uncalibrated:
         notes.append("one training image: no threshold from training images")
     notes += [f"{w.part}: random weights ({w.name}), not pretrained" for w in report.weights if not w.pretrained]
+    notes += [window] if window else []
+    if spec.protocol.augmentation is not None:
+        notes.append(spec.protocol.augmentation.describe(trained=detector.method.trained))
     if options.skipped:
         notes.append(skipped_note(options.skipped))
     return {
         "n_train": report.n_train,
-        "seeded": detector.method.seeded or spec.protocol.shots is not None,
+        "seeded": detector.method.seeded or spec.protocol.drawn,
         "weights": tuple(w.as_dict() for w in report.weights),
         "notes": tuple(notes),
         "skipped": options.skipped,
@@ -161,21 +195,32 @@ def _learned(detector: Detector, spec: ExperimentSpec, options: RunOptions, *, u
 
 
 def _circumstances(device: str) -> dict[str, Any]:
-    return {"peak_memory_mb": _peak_memory_mb(), "versions": _versions(), "hardware": _hardware(device)}
+    return {"peak_memory_mb": peak_memory_mb(), "versions": _versions(), "hardware": _hardware(device)}
 
 
 def _calibrated(
     method: Method[Any], spec: ExperimentSpec, train: Sequence[Sample], cache: _CountingCache | None, run: FitRun
-) -> tuple[npt.NDArray[np.float32] | None, float | None]:
+) -> tuple[_CrossFitted | None, float | None]:
     """Cross-fitted scores where the protocol asks for them and there is more than one image, and their seconds."""
-    folds = spec.protocol.calibration_folds
-    if not folds:
+    if not spec.protocol.calibration_folds:
         return None, None
     before = time.perf_counter()
-    scores = _cross_fitted_scores(method, folds, train, cache, spec.seed, run)
+    found = _cross_fitted(method, spec, train, cache, run)
     if cache is not None:
         cache.mostly_missed()  # the folds' features were cached by fit
-    return scores, time.perf_counter() - before
+    return found, time.perf_counter() - before
+
+
+def training_images(
+    train: Sequence[Sample], method: Method[Any], spec: ExperimentSpec, cache: ArrayCache | None
+) -> Images:
+    """The images to fit on, augmented where the protocol says so."""
+    augmentation = spec.protocol.augmentation
+    if augmentation is None:
+        return Images(train, cache)
+    versions = augmented(train, augmentation, seed=spec.seed, trained=method.trained)
+    # No other seed has these versions, and of a trained method they are many: they would only push out what is shared.
+    return Images(versions, None if method.trained else cache)
 
 
 def _timed_fit(method: Method[Any], images: Images, seed: int, run: FitRun) -> tuple[Detector, dict[str, float]]:
@@ -210,7 +255,8 @@ class _KeptMaps:
 def draw_shots(train: Sequence[Sample], shots: int | None, seed: int, name: str = "") -> tuple[Sample, ...]:
     """``shots`` of the training samples drawn at random, in shooting order; all for None.
 
-    The draw depends on the seed only, so all methods get the same images.
+    The draw depends on the seed only, so all methods get the same images. Draws of different sizes are independent of
+    each other, not nested: with one seed the two images of a draw of 2 need not be among the four of a draw of 4.
     """
     if not train:
         raise AndonError(f"category {name} has no good training images")
@@ -235,24 +281,41 @@ def _create(spec: ExperimentSpec, options: RunOptions) -> Method[Any]:
     return create_method(options.reference or spec.method, spec.config)
 
 
-def _cross_fitted_scores(
-    method: Method[Any], folds: int, train: Sequence[Sample], cache: ArrayCache | None, seed: int, run: FitRun
-) -> npt.NDArray[np.float32] | None:
-    """Image score of every training image by a detector that did not see its block; None for a single image."""
-    folds = min(folds, len(train))
+class _CrossFitted(NamedTuple):
+    """Of training images, by detectors that did not see their block.
+
+    Attributes:
+        scores: image scores, float32 ``[n]``.
+        map_moments: mean and standard deviation of all values of their maps, float64 ``[2]``; None without maps.
+    """
+
+    scores: npt.NDArray[np.float32]
+    map_moments: npt.NDArray[np.float64] | None
+
+
+def _cross_fitted(
+    method: Method[Any], spec: ExperimentSpec, train: Sequence[Sample], cache: ArrayCache | None, run: FitRun
+) -> _CrossFitted | None:
+    """None for a single image. The images that are scored are never augmented."""
+    folds = min(spec.protocol.calibration_folds, len(train))
     if folds < 2:
         return None
-    scores = np.empty(len(train), dtype=np.float32)
+    scores, moments = np.empty(len(train), dtype=np.float32), Moments()
     run.progress("calibration", 0, folds)
     for fold, block in enumerate(np.array_split(np.arange(len(train)), folds)):
         held_out = set(block.tolist())
         rest = [s for i, s in enumerate(train) if i not in held_out]
         checkpoints = None if run.checkpoints is None else run.checkpoints / f"fold-{fold}"
-        detector = method.fit(Images(rest, cache), seed=seed, run=FitRun(run.device, checkpoints=checkpoints))
-        predictions = detector.iterate_predictions(Images([train[i] for i in block], cache))
-        scores[block] = np.concatenate([p.image_scores for p in predictions])
+        images = training_images(rest, method, spec, cache)
+        detector = method.fit(images, seed=spec.seed, run=FitRun(run.device, checkpoints=checkpoints))
+        scored = []
+        for prediction in detector.iterate_predictions(Images([train[i] for i in block], cache)):
+            scored.append(prediction.image_scores)
+            if prediction.anomaly_maps is not None:
+                moments.add(prediction.anomaly_maps)
+        scores[block] = np.concatenate(scored)
         run.progress("calibration", fold + 1, folds)
-    return scores
+    return _CrossFitted(scores, moments.result())
 
 
 def _images_per_second(detector: Detector, test: Sequence[Sample], progress: ProgressCallback) -> float:
@@ -317,7 +380,9 @@ def _read_log(path: Path | None) -> str:
         return ""
     sys.stdout.flush()
     sys.stderr.flush()
-    return path.read_text(encoding="utf-8", errors="replace")[-1_000_000:]
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT_OF_LOG))
+        return file.read(_KEPT_OF_LOG).decode("utf-8", errors="replace")
 
 
 def _versions() -> dict[str, str]:
@@ -358,7 +423,7 @@ def _reset_peak_memory() -> None:
         return  # not Linux, or not allowed: the peak is then that of the process's whole life
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Peak resident memory of this process, MiB."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():

@@ -3,7 +3,8 @@
     store.json                  format and version
     plans/<name>.json           each plan run here: its text, its experiments in order, where its data sets lay
     experiments/<id>/           record.json, arrays.npz, maps.npz?, model.safetensors?, log.txt, manifest.json
-    failures/<id>.json          why an experiment has no result (removed once it has one)
+    failures/<id>.json          why an experiment has no result (removed once it has one, like its traceback)
+    tracebacks/<id>.txt         the same for people
     galleries/<hash>/           small copies of a category's gallery images and masks
     corrupt/                    damaged entries, moved here by the next run; delete them when you have looked
     scratch/                    what is being written; emptied at the start of a run
@@ -33,6 +34,7 @@ from andon.benchmark._serial import (
     UNREADABLE,
     damaged,
     digest,
+    digest_of_file,
     json_bytes,
     load_npz,
     npz_bytes,
@@ -55,6 +57,8 @@ _RECORD, _ARRAYS, _MAPS, _MODEL, _LOG, _MANIFEST = (
     "log.txt",
     "manifest.json",
 )
+_MOST_BYTES = {_RECORD: 2**26, _LOG: 2**24, _ARRAYS: 2**30, _MAPS: 2**30, _MODEL: 2**36}
+"""Of a file that is read; a model is never in memory as a whole."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -77,19 +81,10 @@ class Store:
         self.problems: list[str] = []
         self._plans: tuple[StoredPlan, ...] | None = None
         marker = self.root / "store.json"
-        if not marker.exists():
-            if self.root.exists() and not self.root.is_dir():
-                raise StoreError(f"{self.root}: is a file, not the folder of a benchmark store")
-            # A first run killed before its marker was written leaves only the scratch folder and the lock.
-            strangers = [p.name for p in self.root.iterdir()] if self.root.is_dir() else []
+        if not self.is_at(self.root):
             if not create:
                 raise StoreError(f"{self.root}: no benchmark store there (`andon bench run PLAN` makes one)")
-            if set(strangers) - {"scratch", "run.lock"}:
-                raise StoreError(
-                    f"{self.root}: is not a benchmark store and not empty; name an empty or a new folder for the store"
-                )
-            content = json.dumps({"format": "andon-store", "version": FORMAT_VERSION}).encode()
-            write_atomically(marker, content, self.scratch)
+            self._begin(marker)
             return
         try:
             header = json.loads(read_bytes(marker))
@@ -104,6 +99,30 @@ class Store:
                 "update Andon"
             )
 
+    @staticmethod
+    def is_at(root: str | Path) -> bool:
+        """Whether a store is in a folder; StoreError where none is and none can be made. Nothing is changed."""
+        root = Path(root)
+        if (root / "store.json").exists():
+            return True
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"{root}: is a file, not the folder of a benchmark store")
+        # A first run killed before its marker was written leaves only the scratch folder and the lock.
+        if root.is_dir() and {path.name for path in root.iterdir()} - {"scratch", "run.lock"}:
+            raise StoreError(
+                f"{root}: is not a benchmark store and not empty; name an empty or a new folder for the store"
+            )
+        return False
+
+    def _begin(self, marker: Path) -> None:
+        new = not self.root.exists()
+        try:
+            content = json.dumps({"format": "andon-store", "version": FORMAT_VERSION}).encode()
+            write_atomically(marker, content, self.scratch)
+        except StoreWriteError:
+            shutil.rmtree(self.root if new else self.scratch, ignore_errors=True)
+            raise
+
     # Folders
 
     @property
@@ -115,10 +134,10 @@ class Store:
         """Folder for the state of an experiment's training, from which a killed one goes on; its result removes it."""
         return self.root / "checkpoints" / experiment_id
 
-    @property
-    def cache_root(self) -> Path:
-        """The default folder for the cache of images and features."""
-        return self.root / "cache"
+    @staticmethod
+    def cache_of(root: Path) -> Path:
+        """The default folder for the cache of images and features of a store, which need not be there yet."""
+        return root / "cache"
 
     def path(self, experiment_id: str) -> Path:
         """The folder of an experiment."""
@@ -234,9 +253,11 @@ class Store:
         return self.path(experiment_id) / _MODEL if _MODEL in self._manifest(experiment_id) else None
 
     def log(self, experiment_id: str) -> str:
-        """What the experiment printed."""
-        path = self.path(experiment_id) / _LOG
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        """The end of what the experiment printed; "" where it cannot be read."""
+        try:
+            return read_bytes(self.path(experiment_id) / _LOG, _MOST_BYTES[_LOG]).decode("utf-8", errors="replace")
+        except OSError:
+            return ""
 
     def gallery(self, dataset: str, category: str, data_fingerprint: str) -> list[GalleryImage]:
         """The gallery's images of a category: two of every defect type, then two good ones.
@@ -290,7 +311,7 @@ class Store:
                     elif name == _MAPS:
                         self.maps(experiment_id)
                     elif name != _RECORD:
-                        self._verified(experiment_id, name)
+                        self._check(experiment_id, name)
             except StoreError as error:
                 moved.append(self._set_aside(self.path(experiment_id), str(error)))
         for path in sorted((self.root / "galleries").glob("*")):
@@ -353,11 +374,24 @@ class Store:
                 (folder / name).write_bytes(content)
 
         publish_directory(self.path(record.id), fill, self.scratch)
-        self._failure_path(record.id).unlink(missing_ok=True)
+        self.forget_failure(record.id)
 
     def write_failure(self, failure: Failure) -> None:
         """Keeps why an experiment has no result; an earlier reason is replaced."""
+        self.forget_failure(failure.id)
+        if failure.detail:
+            detail = f"{failure.reason}\n\n{failure.detail}\n".encode("utf-8", errors="replace")
+            write_atomically(self.traceback_path(failure.id), detail, self.scratch)
         write_atomically(self._failure_path(failure.id), json_bytes(failure), self.scratch)
+
+    def traceback_path(self, experiment_id: str) -> Path:
+        """File with a failed experiment's traceback, or the last lines that it printed; not there where it had none."""
+        return self.root / "tracebacks" / f"{experiment_id}.txt"
+
+    def forget_failure(self, experiment_id: str) -> None:
+        """An experiment that failed has a result now, or is tried again."""
+        for path in (self._failure_path(experiment_id), self.traceback_path(experiment_id)):
+            path.unlink(missing_ok=True)
 
     def write_gallery(self, dataset: str, category: str, data_fingerprint: str, images: Sequence[GalleryImage]) -> None:
         """Keeps a category's gallery images, small (``shrink`` makes them); a gallery already there stays."""
@@ -427,12 +461,22 @@ class Store:
             raise StoreError(f"{self.root}: has no experiment {experiment_id}")
         expected = self._manifest(experiment_id)[name]
         try:
-            content = read_bytes(folder / name)
+            content = read_bytes(folder / name, _MOST_BYTES[name])
         except OSError as error:
             raise damaged(folder / name, error) from error
         if digest(content) != expected.blake2b:
             raise damaged(folder / name, f"{len(content)} bytes that are not those written ({expected.bytes} bytes)")
         return content
+
+    def _check(self, experiment_id: str, name: str) -> None:
+        """StoreError where a file is not that of the manifest; it is not kept in memory."""
+        path, expected = self.path(experiment_id) / name, self._manifest(experiment_id)[name]
+        try:
+            found = digest_of_file(path, min(expected.bytes, _MOST_BYTES[name]))
+        except OSError as error:
+            raise damaged(path, error) from error
+        if found != expected.blake2b:
+            raise damaged(path, f"its bytes are not those written ({expected.bytes} bytes)")
 
     def _set_aside(self, path: Path, reason: str) -> str:
         corrupt = self.root / "corrupt"

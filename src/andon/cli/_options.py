@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -26,10 +26,13 @@ from andon._tools.models import first_fault
 from andon.core import ConfigError
 
 __all__ = [
+    "AddedMethods",
+    "Address",
     "Assignment",
     "Categories",
     "DataFolders",
     "Device",
+    "EngineName",
     "Folder",
     "Jobs",
     "Layout",
@@ -38,11 +41,15 @@ __all__ = [
     "assignment",
     "command_group",
     "create_model",
+    "engine_of",
     "import_object",
     "model_command",
     "model_help",
     "options_model",
 ]
+
+if TYPE_CHECKING:
+    from andon.benchmark import Engine
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -72,6 +79,48 @@ Threads = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="local: processes of this machine. ray: a Ray cluster (andon[ray])."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray cluster (auto, HOST:6379); RAY_ADDRESS or this machine otherwise.", show_default=False
+    ),
+]
+AddedMethods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--add-method",
+        metavar="METHOD",
+        help="One more method: file.py:Class, my_module:Class, or anomalib:Dinomaly with andon[anomalib]; repeatable.",
+        show_default=False,
+    ),
+]
+
+
+def engine_of(
+    name: Literal["local", "ray"], address: str | None, jobs: int | None, threads: int | None, device: str
+) -> Engine | None:
+    """The engine that the options ask for, for ``run_plan``; None for this machine's processes.
+
+    Raises:
+        ConfigError: options that contradict each other; no Ray, or no cluster at the address.
+    """
+    if name == "local":
+        if address is not None:
+            raise ConfigError(f"--address {address}: is of a Ray cluster, give --engine ray with it")
+        return None
+    if jobs is not None:
+        raise ConfigError(f"--jobs {jobs}: a Ray cluster runs as many experiments at a time as it has room for")
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {device}: with --engine ray it is cpu or cuda; which GPU is for Ray to say")
+    from andon.benchmark import RayEngine
+
+    engine = RayEngine(address, threads or 1, gpus=1.0 if device == "cuda" else 0.0)
+    engine.check()  # before a store is made
+    return engine
 
 
 def command_group(help_text: str, **options: Any) -> typer.Typer:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from andon.cli._options import Categories, DataFolders, Device, Jobs, StoreFolder, Threads, assignment, command_group
+from andon.cli._options import (
+    AddedMethods,
+    Address,
+    Categories,
+    DataFolders,
+    Device,
+    EngineName,
+    Jobs,
+    StoreFolder,
+    Threads,
+    assignment,
+    command_group,
+    engine_of,
+)
 from andon.cli._progress import experiment_bars, stage_bars
 from andon.cli._show import Cell, duration, out, say, show_table
 from andon.core import ConfigError
@@ -40,9 +53,16 @@ Preset = Annotated[
     str | None,
     typer.Option(help="Without a plan: named configuration of the methods (andon methods show).", show_default=False),
 ]
-Embedded = Annotated[
-    bool, typer.Option("--embedded", help="Without a plan: --preset embedded, which needs no weights from elsewhere.")
+Features = Annotated[
+    str | None,
+    typer.Option(
+        help="Without a plan: 'designed' for features that nothing was learned for (--preset designed); the default's "
+        "are learned from ImageNet.",
+        metavar="default|designed",
+        show_default=False,
+    ),
 ]
+Embedded = Annotated[bool, typer.Option("--embedded", help="The same as --features designed.", hidden=True)]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Run even where andon data info finds errors in the data; they are printed.")
 ]
@@ -59,18 +79,24 @@ def run(
     plan: PlanArgument = None,
     data: DataFolders = None,
     methods: Methods = None,
+    added: AddedMethods = None,
     options: MethodOptions = None,
     preset: Preset = None,
+    features: Features = None,
     embedded: Embedded = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default=False)] = None,
     categories: Categories = None,
     jobs: Jobs = None,
     threads: Threads = None,
     device: Device = "cpu",
+    engine: EngineName = "local",
+    address: Address = None,
     cache: Annotated[bool, typer.Option(help="Share images and features between seeds and methods.")] = True,
     anyway: Anyway = False,
     skip_bad: SkipBad = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be done, and what it would cost.")
+    ] = False,
 ) -> None:
     """Run a plan, or methods on folders; what the store has already is not done again.
 
@@ -78,12 +104,13 @@ def run(
     """
     from andon.benchmark import run_plan
 
-    if embedded and preset not in (None, "embedded"):
-        raise ConfigError(f"--embedded and --preset {preset}: give one of them")
-    chosen = _plan(plan, data, methods, options, seeds, categories, "embedded" if embedded else preset)
+    preset = _preset(preset, "designed" if embedded else features)
+    chosen = _plan(plan, data, methods, options, seeds, categories, preset)
+    chosen = chosen.with_methods(added or ())
     chosen = chosen.without_unreadable() if skip_bad else chosen
+    chosen_engine = engine_of(engine, address, jobs, threads, device)
     if dry_run:
-        _print_experiments(chosen)
+        _print_estimate(chosen, store, jobs, threads, device)
         return
     with experiment_bars() as on_event:
         summary = run_plan(
@@ -95,6 +122,7 @@ def run(
             cache=None if cache else False,
             anyway=anyway,
             skip_bad=skip_bad,
+            engine=chosen_engine,
             on_event=on_event,
         )
     _finish(summary, store)
@@ -108,6 +136,8 @@ def resume(
     jobs: Jobs = None,
     threads: Threads = None,
     device: Device = "cpu",
+    engine: EngineName = "local",
+    address: Address = None,
     retry_failed: Annotated[bool, typer.Option(help="Try failed experiments again.")] = True,
     anyway: Anyway = False,
     skip_bad: SkipBad = False,
@@ -130,6 +160,7 @@ def resume(
             anyway=anyway,
             skip_bad=skip_bad,
             trust=trust,
+            engine=engine_of(engine, address, jobs, threads, device),
             on_event=on_event,
         )
     _finish(summary, store)
@@ -147,6 +178,8 @@ def status(store: StoreFolder, plan: PlanName = None) -> None:
         if item.state == "failed":
             where = f"{item.spec.label} on {item.spec.category}, seed {item.spec.seed}"
             say(Text("failed ", style="bold red"), f"{where}: {item.reason}")
+            if (details := _store(store).traceback_path(item.spec.id)).is_file():
+                say(f"  details: {details}")
     for line in found.problems:
         say(Text("damaged ", style="yellow"), line)
     go_on = "" if found.count("done") == len(found.experiments) else f"; go on with: andon bench resume -s {store}"
@@ -239,15 +272,44 @@ def _store(folder: Path) -> Store:
     return Store(folder)
 
 
-def _print_experiments(plan: Plan) -> None:
-    from andon.benchmark import expand
+def _print_estimate(plan: Plan, store: Path, jobs: int | None, threads: int | None, device: str) -> None:
+    from andon.benchmark import estimate_plan
 
     with stage_bars() as progress:
-        progress("data", 0, 1)
-        specs = expand(plan).specs
-    rows = [(spec.id, spec.dataset, spec.category, spec.label, str(spec.seed)) for spec in specs]
-    show_table(("id", "data set", "category", "method", "seed"), rows, figures=("seed",))
-    say(f"{len(specs)} experiments")
+        found = estimate_plan(plan, store, jobs=jobs, threads=threads, device=device, progress=progress)
+    figures = ("done", "failed", "missing", "time", "MiB")
+    rows = [
+        (
+            row.dataset,
+            row.category,
+            row.label,
+            *(str(n) for n in (row.done, row.failed, row.missing)),
+            "–" if row.seconds is None else duration(row.seconds),
+            "–" if row.memory_mb is None else f"{row.memory_mb:.0f}",
+            row.basis,
+        )
+        for row in found.rows
+    ]
+    show_table(("data set", "category", "method", *figures, "from"), rows, figures=figures)
+    say(f"{sum(row.done for row in found.rows)} experiments done, {found.todo} to do")
+    if found.unknown < found.todo:
+        say(
+            f"about {duration(found.wall_seconds)} with {found.jobs} at a time ({duration(found.seconds)} one after "
+            f"the other, less where features are shared), {found.memory_mb:.0f} MiB"
+        )
+    if found.unknown:
+        say(f"{found.unknown} experiments without an estimate")
+
+
+def _preset(preset: str | None, features: str | None) -> str | None:
+    """The preset that --preset or --features asks for; None for the methods' default."""
+    if features is None:
+        return preset
+    if features not in ("default", "designed"):
+        raise ConfigError(f"--features {features}: there are 'default' and 'designed'")
+    if preset not in (None, features):
+        raise ConfigError(f"--features {features} and --preset {preset}: give one of them")
+    return features
 
 
 def _plan(
@@ -264,7 +326,7 @@ def _plan(
     if source is not None:
         if methods or options or preset:
             raise ConfigError(
-                "--method, --set, --preset and --embedded are for running without a plan; write them into the plan "
+                "--method, --set, --preset and --features are for running without a plan; write them into the plan "
                 "instead"
             )
         return load_plan(source, data=data or (), seeds=seeds, categories=categories or None)

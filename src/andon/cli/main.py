@@ -14,11 +14,13 @@ import typer
 from rich.text import Text
 
 from andon import __version__
-from andon.cli import bench, data, methods, pretrain, weights
+from andon.cli import bench, data, methods, pretrain, study, weights
 from andon.cli._options import command_group
 from andon.cli._show import say, warn
 from andon.cli.demo import demo
 from andon.cli.evaluate import evaluate
+from andon.cli.export import export, speed, verify
+from andon.cli.inspect import explain, inspect, threshold, train
 from andon.core import AndonError
 
 __all__ = ["app", "main"]
@@ -28,9 +30,17 @@ app = command_group(
     "and proves how well it does so.",
     epilog="Start with [bold]andon demo demo[/bold]: rendered inspection tasks, a benchmark, a report page.",
 )
+app.command()(train)
+app.command()(inspect)
+app.command()(threshold)
+app.command()(explain)
 app.command()(demo)
 app.command()(evaluate)
+app.command()(export)
+app.command()(verify)
+app.command()(speed)
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
 app.add_typer(methods.app, name="methods")
 app.add_typer(weights.app, name="weights")

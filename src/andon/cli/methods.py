@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from andon.cli._options import command_group
-from andon.cli._show import say, show_table
+from andon.cli._options import assignment, command_group
+from andon.cli._show import out, say, show_table
+from andon.core import ConfigError
 
-__all__ = ["app", "list_methods", "show"]
+__all__ = ["app", "check", "list_methods", "show"]
 
 app = command_group("The methods and their hyperparameters.")
 
@@ -40,3 +41,50 @@ def show(name: Annotated[str, typer.Argument(help="A method's name, or file.py:C
         changed = cls.Config(**options).model_dump(mode="json", include=set(options))
         words = yaml.safe_dump(changed, sort_keys=False, default_flow_style=True, width=10_000).strip()
         say(f"preset {preset}: {words if options else 'as above'}")
+
+
+_MARKS = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not checked": ("–", "dim")}
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A method's name, or file.py:Class.", show_default=False)],
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="OPTION=VALUE of its Config, as in transform.size=[64, 64].", show_default=False),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Named configuration of the method.", show_default=False)] = None,
+) -> None:
+    """Try a method against the contract on tiny generated images, before any long run.
+
+    Exits with 2 where something is broken.
+    """
+    from andon.methods import check_method
+
+    report = check_method(name, _config(options or []), preset=preset)
+    say(Text(report.title, style="bold"), f"  {report.method}")
+    for note in report.notes:
+        say(note)
+    for item in report.items:
+        mark, style = _MARKS[item.outcome]
+        first = Text(f"{mark} " if out.is_terminal else f"{item.outcome}: ", style=style)
+        say(first, item.requirement, f" ({item.detail})" if item.detail else "")
+    broken = sum(item.outcome == "broken" for item in report.items)
+    say(f"{broken} of {len(report.items)} broken" if broken else "the contract is kept, as far as this can show")
+    if broken:
+        raise typer.Exit(2)
+
+
+def _config(options: list[str]) -> dict[str, Any]:
+    """``OPTION=VALUE`` as a mapping; dots lead into mappings."""
+    config: dict[str, Any] = {}
+    for text in options:
+        given = assignment(text, "--set", "OPTION=VALUE")
+        *above, last = given.name.split(".")
+        inner = config
+        for part in above:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {text!r}: {part!r} was given a value before")
+        inner[last] = given.value
+    return config

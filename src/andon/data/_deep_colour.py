@@ -1,5 +1,6 @@
-"""16-bit colour, some rows at a time: Pillow's colour images have 8 bits a channel, so OpenCV decodes.
+"""16-bit colour, and TIFF of 8 bits, some rows at a time.
 
+Pillow's colour images have 8 bits a channel, so OpenCV decodes what has 16.
 A PNG or TIFF is cut into pieces of rows, each wrapped as a small file of its own, so that nothing but the rows at hand
 is ever decoded at 16 bits. Pillow decodes each piece as well: what it finds must be what OpenCV finds, to the bits that
 it has. Two kinds cannot be cut: an interlaced PNG, and a compressed TIFF in one piece; their rows come all at once.
@@ -19,8 +20,9 @@ import numpy.typing as npt
 from PIL import ImageFile, PngImagePlugin, TiffImagePlugin
 
 from andon.core import DataError
+from andon.data._pixels import rows_of
 
-__all__ = ["deep_rows", "stored_size"]
+__all__ = ["come_in_pieces", "deep_pieces", "deep_rows", "stored_size", "tiff_rows"]
 
 Rows = npt.NDArray[np.uint16]
 
@@ -31,7 +33,10 @@ _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PREDICTOR, _EXTRA = 273, 277, 278, 279, 317, 338
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_ORIENTATION, _PLANAR, _INKS = 274, 284, 332
 _ASSOCIATED_ALPHA = 1
+_PLAIN_COMPRESSIONS = {1, 5, 8, 32946, 32773}
+"""None, LZW, deflate and PackBits: a piece needs nothing from elsewhere in the file."""
 
 
 def deep_rows(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Iterator[Rows]:
@@ -67,19 +72,74 @@ def deep_rows(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Iterator
         raise DataError(f"{name}: damaged or truncated image")
 
 
+def come_in_pieces(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether a TIFF of 8 bits, whose header is read, can be decoded by ``tiff_rows`` in less memory than at once.
+
+    libtiff maps the whole file into memory, and what Pillow has decoded it turns upright by a copy.
+    """
+    tags: Mapping[int, Any] = image.tag_v2
+    bits = set(_numbers(tags.get(_BITS, 8)))
+    if bits != {8} or tags.get(_PLANAR, 1) != 1 or tags.get(_COMPRESSION, 1) not in _PLAIN_COMPRESSIONS:
+        return False
+    if image.mode not in ("L", "RGB", "RGBA", "RGBX", "CMYK") or _ASSOCIATED_ALPHA in _numbers(tags.get(_EXTRA, ())):
+        return False
+    if tags.get(_PHOTOMETRIC) not in (0, 1, 2, 5):  # grey, RGB, CMYK: YCbCr refers to other tags
+        return False
+    plain = tags.get(_COMPRESSION, 1) == 1
+    pieces = len(_numbers(tags.get(_TILES, tags.get(_STRIPS, ()))))
+    return (plain and tags.get(_ORIENTATION, 1) != 1) or (not plain and pieces > 1)
+
+
+def deep_pieces(tags: Mapping[int, Any]) -> int:
+    """In how many pieces a TIFF of 16-bit colour can be decoded; an uncompressed one in any number."""
+    if tags.get(_COMPRESSION, 1) == 1 and _TILES not in tags:
+        return 2**16
+    return len(_numbers(tags.get(_TILES, tags.get(_STRIPS, ()))))
+
+
+def tiff_rows(image: TiffImagePlugin.TiffImageFile, file: BinaryIO, name: str) -> Iterator[npt.NDArray[np.uint8]]:
+    """The rows of a TIFF that ``come_in_pieces``, from the top, uint8 ``[h, W]`` or ``[h, W, 3]``, not turned upright.
+
+    Raises:
+        DataError: damaged.
+    """
+    tags: Mapping[int, Any] = dict(image.tag_v2)
+    size = stored_size(file)
+    if sorted(size) != sorted(image.size):
+        raise DataError(f"{name}: damaged image (its header names two sizes)")
+    found = 0
+    for piece, _ in _tiff_pieces(file, tags, size, name):
+        with TiffImagePlugin.TiffImageFile(io.BytesIO(piece)) as part:
+            if part.mode != image.mode or part.size[0] != size[0]:
+                raise DataError(f"{name}: damaged image")
+            rows = np.asarray(part if part.mode == "L" else part.convert("RGB"))
+        found += len(rows)
+        if found > size[1]:
+            raise DataError(f"{name}: damaged image")
+        yield rows
+    if found != size[1]:
+        raise DataError(f"{name}: damaged or truncated image")
+
+
 def _decoded(piece: bytes, plugin: type[ImageFile.ImageFile], name: str) -> Rows:
-    """One piece by both decoders."""
+    """One piece by both decoders: ``[h, W, 3]``."""
     decoded = cv2.imdecode(np.frombuffer(piece, np.uint8), cv2.IMREAD_UNCHANGED)
-    with plugin(io.BytesIO(piece)) as image:
-        rough = np.asarray(image.convert("RGB"))
-    if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != rough.shape[:2] or decoded.ndim != 3:
+    if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3:
         raise DataError(f"{name}: damaged image, or of a kind that is not read; save it as a 16-bit PNG")
-    rows: Rows = np.ascontiguousarray(decoded[..., 2::-1], np.uint16)  # from BGR(A)
-    for start in range(0, len(rows), 256):
-        part = slice(start, start + 256)
-        if np.abs((rows[part] >> 8).astype(np.int16) - rough[part]).max() > 1:
-            raise DataError(f"{name}: two decoders read different pixels in this image; save it as a 16-bit PNG")
-    return rows
+    with plugin(io.BytesIO(piece)) as image:
+        if decoded.shape[1::-1] != image.size:
+            raise DataError(f"{name}: damaged image, or of a kind that is not read; save it as a 16-bit PNG")
+        image.load()
+        at = 0
+        for part in rows_of(image):
+            rough = np.asarray(part.convert("RGB"))
+            rows: Rows = decoded[at : at + len(rough), :, 2::-1].astype(np.uint16)  # from BGR(A)
+            if np.abs((rows >> 8).astype(np.int16) - rough).max() > 1:
+                raise DataError(f"{name}: two decoders read different pixels in this image; save it as a 16-bit PNG")
+            decoded[at : at + len(rough), :, :3] = rows
+            at += len(rough)
+    result: Rows = decoded[..., :3]  # type: ignore[assignment]
+    return result
 
 
 # --- PNG --------------------------------------------------------------------------------------------------------------
@@ -211,7 +271,7 @@ def _tiff_pieces(
 ) -> Iterator[tuple[bytes, int]]:
     """(TIFF, 0) of some strips, rows of an uncompressed one, or one row of tiles."""
     width, height = size
-    line = width * 2 * int(tags[_SAMPLES])
+    line = width * _depth(tags) // 8 * int(tags.get(_SAMPLES, 1))
     tiled = _TILE_WIDTH in tags
     offsets, counts = (
         _numbers(tags[_TILES if tiled else _STRIPS]),
@@ -254,15 +314,17 @@ def _cut_rows(
 def _tiff(tags: Mapping[int, Any], size: tuple[int, int], rows: int, data: list[bytes], order: str) -> bytes:
     """A TIFF file, in this file's order of bytes, of pieces as they are."""
     kept = {
-        tag: _numbers(tags[tag]) for tag in (_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PREDICTOR, _EXTRA) if tag in tags
+        tag: _numbers(tags[tag])
+        for tag in (_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PREDICTOR, _EXTRA, _INKS)
+        if tag in tags
     }
     fields: dict[int, tuple[int, ...]] = {
         **kept,
         _WIDTH: (size[0],),
         _HEIGHT: (size[1],),
-        _BITS: (16,) * int(tags[_SAMPLES]),
-        _SAMPLES: (int(tags[_SAMPLES]),),
-        284: (1,),
+        _BITS: (_depth(tags),) * int(tags.get(_SAMPLES, 1)),
+        _SAMPLES: (int(tags.get(_SAMPLES, 1)),),
+        _PLANAR: (1,),
     }
     places = []
     at = 8
@@ -285,7 +347,7 @@ def _directory(fields: Mapping[int, tuple[int, ...]], at: int, order: str) -> by
     free = at + 2 + 12 * len(fields) + 4
     for tag in sorted(fields):
         values = fields[tag]
-        short = tag in (_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PREDICTOR, _EXTRA, 284)
+        short = tag in (_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PREDICTOR, _EXTRA, _PLANAR, _INKS)
         packed = struct.pack(f"{order}{len(values)}{'H' if short else 'I'}", *values)
         if len(packed) > 4:
             place = struct.pack(f"{order}I", free + len(beyond))
@@ -294,6 +356,11 @@ def _directory(fields: Mapping[int, tuple[int, ...]], at: int, order: str) -> by
             place = packed.ljust(4, b"\0")
         table += struct.pack(f"{order}HHI", tag, 3 if short else 4, len(values)) + place
     return struct.pack(f"{order}H", len(fields)) + table + b"\0\0\0\0" + beyond
+
+
+def _depth(tags: Mapping[int, Any]) -> int:
+    """Bits of a sample, 8 or 16: pieces are made of no others."""
+    return 8 if set(_numbers(tags.get(_BITS, 8))) == {8} else 16
 
 
 def _numbers(value: Any) -> tuple[int, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 
 from andon.core import DataError
 
-__all__ = ["check_codestream"]
+__all__ = ["check_codestream", "wavelet_levels"]
 
 _START = b"\xff\x4f\xff\x51"
 """SOC, and SIZ that must follow it."""
 _MAX_TILES = 4096
+_TILE_PART, _TILE_DATA = b"\xff\x90", b"\xff\x93"
 
 
 def check_codestream(data: bytes, size: tuple[int, int], name: str) -> None:
@@ -45,3 +48,27 @@ def check_codestream(data: bytes, size: tuple[int, int], name: str) -> None:
         raise DataError(f"{name}: JPEG 2000 is read with up to 16 bits only; save it as a 16-bit PNG")
     if steps != {1} and components == 1:
         raise DataError(f"{name}: a JPEG 2000 whose pixels are sampled; save it as PNG")
+
+
+def wavelet_levels(data: bytes) -> int:
+    """How often a codestream can be halved: the fewest levels that any of its headers names (A.6.1, A.6.2)."""
+    fewest = 32
+    for header in _headers(data):
+        for found in re.finditer(rb"\xff\x52.{7}(.)|\xff\x53", header, re.DOTALL):
+            # A header of its own for one channel (COC) is too rare to be looked into.
+            fewest = min(fewest, found[1][0] if found[1] is not None else 0)
+    return fewest if fewest < 32 else 0
+
+
+def _headers(data: bytes) -> Iterator[bytes]:
+    """The main header, and that of each tile-part."""
+    at = data.find(_START)
+    end = data.find(_TILE_PART, at)
+    yield data[at:end]
+    at = end
+    while 0 <= at < len(data) - 12 and data[at : at + 2] == _TILE_PART:
+        yield data[at : data.find(_TILE_DATA, at)]
+        (length,) = struct.unpack_from(">I", data, at + 6)
+        if length < 12:
+            return
+        at += length

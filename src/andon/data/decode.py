@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath, fstat
 from typing import Any, BinaryIO
@@ -49,9 +50,22 @@ from PIL import (
 from andon._tools.files import open_regular
 from andon._tools.parallel import ByteBudget
 from andon.core import AndonError, DataError, ImageArray
-from andon.data._deep_colour import deep_rows
-from andon.data._jpeg2000 import check_codestream
-from andon.data._pixels import joined, let_go, load_colour, load_webp, resized, rows_of, to_eight_bits
+from andon.data._cost import decoding_bytes
+from andon.data._deep_colour import come_in_pieces, deep_rows, tiff_rows
+from andon.data._jpeg2000 import check_codestream, wavelet_levels
+from andon.data._pixels import (
+    has_pixels,
+    joined,
+    let_go,
+    load_colour,
+    load_plane,
+    load_webp,
+    narrowed,
+    resized,
+    rows_of,
+    to_eight_bits,
+)
+from andon.data._turning import UPRIGHT, turned
 from andon.data.mask import is_lossy, mask_values, opacity, palette_indices
 
 __all__ = [
@@ -74,7 +88,10 @@ MAX_SIDE = 2**16 - 1
 MAX_FILE_BYTES = 2**30
 """Largest file of an image, bytes."""
 REDUCED_ABOVE = 2**26
-"""A JPEG of more pixels (67 million) is reduced while it is decoded, where a small size of it is wanted."""
+"""A larger image (67 million pixels) is turned upright after it is resized."""
+REDUCED_BYTES = 2**28
+"""A JPEG, or JPEG 2000, that takes more memory is reduced while it is decoded, where a small size of it is wanted: of
+67 million pixels, progressive of 30 to 40 million, JPEG 2000 of 9 million."""
 DECODING_BYTES = 2**30
 """Memory that all threads together take for decoding, bytes; an image that needs more is decoded while no other is."""
 _MOST_PIXELS_OF = {"JPEG2000": 2**25}
@@ -98,17 +115,7 @@ _KINDS = ", ".join(kind for _, kind, _ in _SIGNATURES)
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 # TIFF tags (TIFF 6.0, section 8 and 19); the orientation is EXIF's too.
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANAR = 256, 257, 258, 262, 274, 284
-_ROWS_PER_STRIP, _SAMPLE_FORMAT = 278, 339
-# What turns the pixels of an image with EXIF orientation 2..8 upright.
-_UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
+_SAMPLE_FORMAT, _COMPRESSION = 339, 259
 _Tags = Mapping[int, Any]
 
 
@@ -128,9 +135,11 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
 def read_resized(path: str | PathLike[str], size: tuple[int, int]) -> ImageArray:
     """The image in a file, resized to (height, width): antialiased bilinear, as ``Transform`` does it.
 
-    It is ``read_image`` and Pillow's ``resize`` bit for bit up to 67 million pixels (``REDUCED_ABOVE``). A larger image
-    is turned upright after it is resized, and a larger JPEG is decoded at a half, quarter or eighth of its size, still
-    at least twice the size wanted: its memory is then that of the smaller image, its values differ by rounding.
+    It is ``read_image`` and Pillow's ``resize`` bit for bit as long as decoding takes no more than 268 MB
+    (``REDUCED_BYTES``: 67 million pixels of most kinds). Where it would take more, an image is turned upright after it
+    is resized, and a JPEG or JPEG 2000 is decoded at a half, quarter or less of its size, still at least twice the size
+    wanted: its memory is then that of the smaller image, its values differ by rounding
+    (JPEG 2000's, whose halves are of another filter, by a little more).
 
     Returns:
         RGB uint8 ``[h, w, 3]``, of the caller's own.
@@ -143,17 +152,17 @@ def read_resized(path: str | PathLike[str], size: tuple[int, int]) -> ImageArray
         orientation = _orientation(image)
         stored = image.size[0] * image.size[1]
         large = stored > REDUCED_ABOVE
-        if large and isinstance(image, JpegImagePlugin.JpegImageFile):
-            height, width = size[::-1] if orientation >= 5 else size
-            image.draft(image.mode, (2 * width, 2 * height))
-        with _budget.held(_cost(image, stored)):
+        cost = _cost(image, file)
+        if cost > REDUCED_BYTES:
+            cost = _reduce(image, file, size[::-1] if orientation >= 5 else size, cost)
+        with _budget.held(cost):
             if not large or orientation == 1:
                 values = _load(image, file, name, for_image=True)[0]
                 return _as_rgb(resized(values, size))
             image.info.pop("exif")
             values = _load(image, file, name, for_image=True)[0]
             values = resized(values, size[::-1] if orientation >= 5 else size)
-            return _as_rgb(np.ascontiguousarray(_UPRIGHT[orientation](values)))
+            return _as_rgb(turned(values, orientation))
     raise AssertionError("unreachable")
 
 
@@ -193,13 +202,15 @@ def read_mask(path: str | PathLike[str], *, any_value: bool = False) -> npt.NDAr
     """
     with _opened(path) as (file, name), _guarded(name):
         image = _header(file, name)
-        upright = _UPRIGHT.get(1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image))
-        with _budget.held(2 * _cost(image)):
-            values, _ = _load(image, file, name)
-            alpha, indices = opacity(image), palette_indices(image)
-            let_go(image)
-            if upright is not None:
-                alpha, indices = (None if plane is None else upright(plane) for plane in (alpha, indices))
+        orientation = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else _orientation(image)
+        with _budget.held(_cost(image, file, mask=True)):
+            values, alpha = _load(image, file, name)
+            indices = None
+            if has_pixels(image) or _is_deep_colour(image):  # what is not, or not all, in memory of ours
+                alpha, indices = opacity(image), palette_indices(image)
+                let_go(image)
+            if orientation > 1:
+                alpha, indices = (None if plane is None else turned(plane, orientation) for plane in (alpha, indices))
             lossy = is_lossy(image, file)
             return mask_values(values, alpha, indices, lossy=lossy, any_value=any_value, name=name)
     raise AssertionError("unreachable")
@@ -235,7 +246,7 @@ def _guarded(name: str) -> Iterator[None]:
 def _decode(file: BinaryIO, name: str) -> ImageArray:
     with _guarded(name):
         image = _header(file, name)
-        with _budget.held(_cost(image)):
+        with _budget.held(_cost(image, file)):
             return _as_rgb(_load(image, file, name, for_image=True)[0])
     raise AssertionError("unreachable")
 
@@ -244,30 +255,26 @@ def _as_rgb(values: npt.NDArray[np.uint8]) -> ImageArray:
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
-def _cost(image: ImageFile.ImageFile, stored: int = 0) -> int:
-    """Bytes that decoding takes at its peak, the result among them: never less than what was measured.
+def _cost(image: ImageFile.ImageFile, file: BinaryIO, *, stored: int | None = None, mask: bool = False) -> int:
+    return decoding_bytes(image, file, deep=_is_deep_colour(image), stored=stored, mask=mask)
 
-    Args:
-        stored: pixels in the file, where it is decoded at a smaller size.
-    """
-    pixels = image.size[0] * image.size[1]
-    bytes_each, more = 4, 2**24
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.get("progressive"):
-        more += 6 * (stored or pixels)  # all coefficients, 16 bits each
-    elif isinstance(image, WebPImagePlugin.WebPImageFile):
-        bytes_each = 8
-    elif isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
-        bytes_each = 24
-    elif image.mode in ("LA", "PA", "YCbCr", "RGBa"):
-        bytes_each = 8
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bytes_each += 6 if image.tag_v2.get(_ROWS_PER_STRIP, 2**32) * 8 > image.size[1] else 0
-        bytes_each += 4 if image.tag_v2.get(_ORIENTATION, 1) != 1 else 0
-    elif _orientation(image) > 1:
-        bytes_each += 3
-    if _is_deep_colour(image):
-        bytes_each += 22 if image.info.get("interlace") else 0
-    return pixels * bytes_each + more
+
+def _reduce(image: ImageFile.ImageFile, file: BinaryIO, size: tuple[int, int], cost: int) -> int:
+    """Has an image decoded at a part of its size where its kind can, at least twice ``size``; what it takes then."""
+    width, height = image.size
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft(image.mode, (2 * size[1], 2 * size[0]))
+        return _cost(image, file, stored=width * height)
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        file.seek(0)
+        levels = wavelet_levels(file.read())
+        file.seek(0)
+        power = 0
+        while power < levels and min(width // size[1], height // size[0]) >> (power + 1) >= 2:
+            power += 1
+        image.reduce = power
+        return (cost >> 2 * power) + 2 * width * height
+    return cost
 
 
 def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
@@ -294,19 +301,24 @@ def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
 
 def _load(
     image: ImageFile.ImageFile, file: BinaryIO, name: str, *, for_image: bool = False
-) -> tuple[npt.NDArray[Any], int]:
-    """The pixels of an image whose header is read, and the value of white: 255 for uint8, more for uint16.
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    """The pixels of an image whose header is read.
 
     Args:
         for_image: scale 16 bits to 8, and leave nothing in ``image``, so that its memory is the result's.
 
     Returns:
         ``[H, W]`` or ``[H, W, 3]``, turned upright; values as stored, or uint8 ``for_image``.
+        The opacity ``[H, W]``, as stored, where it was decoded with them; otherwise it is still in ``image``.
     """
     if getattr(image, "is_animated", False):
         raise DataError(f"{name}: an animation or a file of several pages; save the one image that is meant")
-    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     tiff: _Tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    in_pieces = (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and come_in_pieces(image)
+        and (for_image or image.mode not in ("RGBA", "RGBX"))
+    )
     _check_mode(image, tiff, name)
     if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
         file.seek(0)
@@ -315,61 +327,71 @@ def _load(
     orientation = _orientation(image)
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # some program's leftover: it would fill up what is missing with grey
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    values, white = _stored(image, file, name, for_image=for_image)
-    if for_image:
-        let_go(image)
-        white = 255
-    if _is_deep_colour(image) and is_tiff:
+    if in_pieces or (_is_deep_colour(image) and tiff):  # Pillow, which turns a TIFF by itself, never sees all of it
         orientation = int(tiff.get(_ORIENTATION, 1))
-        is_tiff = orientation not in _UPRIGHT
-    if orientation > 1 and not is_tiff:  # Pillow turns a TIFF by itself
-        values = np.ascontiguousarray(_UPRIGHT[orientation](values))
-    return values, white
+    values, alpha = _stored(image, file, name, in_pieces=in_pieces, for_image=for_image)
+    if for_image or in_pieces:
+        let_go(image)
+    if orientation in UPRIGHT:
+        values = turned(values, orientation)
+    return values, alpha
 
 
-def _stored(image: ImageFile.ImageFile, file: BinaryIO, name: str, *, for_image: bool) -> tuple[npt.NDArray[Any], int]:
+def _stored(
+    image: ImageFile.ImageFile, file: BinaryIO, name: str, *, in_pieces: bool, for_image: bool
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
     """``_load`` without what comes before and after."""
     if _is_deep_colour(image):
         scale = (lambda rows: to_eight_bits(rows, 65535)) if for_image else (lambda rows: rows)
-        return joined(map(scale, deep_rows(image, file, name)), max(image.size)), 65535
+        return joined(map(scale, deep_rows(image, file, name)), max(image.size)), None
+    if in_pieces and isinstance(image, TiffImagePlugin.TiffImageFile):
+        return joined(tiff_rows(image, file, name), max(image.size)), None
     if image.mode.startswith("I"):
-        return _load_deep_grey(image, for_image=for_image)
+        return _load_deep_grey(image, for_image=for_image), None
     if isinstance(image, WebPImagePlugin.WebPImageFile) and for_image:
-        return load_webp(image, file, name), 255
-    seen_through = "A" in image.getbands() or "transparency" in image.info  # which a mask's reader asks for
-    if _decodes_anywhere(image) and (for_image or not seen_through):
-        return load_colour(image), 255
+        return load_webp(image, file, name), None
+    # A mask's reader asks for what is transparent; of a palette's or a colour's Pillow makes it.
+    if _decodes_anywhere(image) and (for_image or "transparency" not in image.info):
+        if image.mode == "L":
+            return load_plane(image), None
+        return load_colour(image, opacity=not for_image and "A" in image.getbands())
     image.load()
     if image.mode in ("1", "L", "LA"):
-        return joined((np.asarray(rows.convert("L")) for rows in rows_of(image)), image.size[1]), 255
+        return joined((np.asarray(rows.convert("L")) for rows in rows_of(image)), image.size[1]), None
     # By way of RGBA where the colours are stored multiplied by alpha.
     pieces = ((rows.convert("RGBA") if rows.mode == "RGBa" else rows).convert("RGB") for rows in rows_of(image))
-    return joined(map(np.asarray, pieces), image.size[1]), 255
+    return joined(map(np.asarray, pieces), image.size[1]), None
 
 
-def _load_deep_grey(image: ImageFile.ImageFile, *, for_image: bool) -> tuple[npt.NDArray[Any], int]:
-    """Grey of more than 8 bits, ``[H, W]``, and its white."""
+def _load_deep_grey(image: ImageFile.ImageFile, *, for_image: bool) -> npt.NDArray[Any]:
+    """Grey of more than 8 bits, ``[H, W]``."""
     tiff: _Tags = dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     # 12 bits, packed, is the one depth that Pillow does not widen.
     white = 4095 if max(_bits(tiff)) == 12 else 65535
-    image.load()
+    inverted = tiff.get(_PHOTOMETRIC) == 0  # white is zero: Pillow minds it for 8 bits only
 
-    def read(rows: Image.Image) -> npt.NDArray[Any]:
+    def read(rows: Any) -> npt.NDArray[Any]:
         values = np.asarray(rows).astype(np.uint16)
-        if tiff.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds it for 8 bits only
+        if inverted:
             values = white - values
         return to_eight_bits(values, white) if for_image else values
 
-    return joined(map(read, rows_of(image)), image.size[1]), white
+    if _decodes_anywhere(image) and sys.byteorder == "little" and not (inverted and not for_image):
+        values = load_plane(image)
+        return narrowed(values, read) if for_image else values
+    image.load()
+    return joined(map(read, rows_of(image)), image.size[1])
 
 
 def _decodes_anywhere(image: ImageFile.ImageFile) -> bool:
-    """Whether Pillow decodes this image into any four bytes a pixel: some decoders look at what they are given."""
+    """Whether Pillow decodes this image into any memory of its pixels' size: some decoders look at what they are
+    given."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        plain = image.tag_v2.get(_ORIENTATION, 1) == 1 and image.tag_v2.get(_PLANAR, 1) == 1
+        together = image.tag_v2.get(_PLANAR, 1) == 1 or image.tag_v2.get(_COMPRESSION, 1) == 1
+        plain = image.tag_v2.get(_ORIENTATION, 1) == 1 and together
     else:
         plain = image.format in ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM")
-    return plain and image.mode in ("RGB", "RGBA", "RGBX", "CMYK")
+    return plain and image.mode in ("RGB", "RGBA", "RGBX", "CMYK", "LA", "L", "I;16")
 
 
 def _is_deep_colour(image: ImageFile.ImageFile) -> bool:

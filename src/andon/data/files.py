@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from andon._tools.files import folders_above
 from andon.core import (
     GOOD,
     AndonError,
@@ -92,11 +93,13 @@ def list_folder(folder: Path) -> Listing:
     """Lists one folder, not what lies below. One pass, no file is opened; empty where there is no such folder.
 
     Raises:
-        AndonError: the folder cannot be read, or a name in it is not UTF-8.
+        AndonError: the folder cannot be read, a name in it is not UTF-8, or a link in it leads to a folder that it lies
+            in: whoever follows it would never come to an end.
     """
     images: list[str] = []
     folders: list[str] = []
     others: list[str] = []
+    links: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -109,17 +112,30 @@ def list_folder(folder: Path) -> Listing:
                     raise AndonError(f"{folder}: the file name {name!a} is not valid UTF-8; rename the file") from None
                 if entry.is_dir():
                     folders.append(name)
+                    if entry.is_symlink():
+                        links.append(name)
                 # A dangling link is an image as well: reading it will name it, where skipping would hide it.
                 elif name[name.rfind(".") :].casefold() in IMAGE_SUFFIXES:
                     images.append(name)
                 else:
                     others.append(name)
+        if links:
+            _refuse_circles(folder, links)
     except (FileNotFoundError, NotADirectoryError):
         return Listing(folder)
     except OSError as error:
         raise AndonError(f"{folder}: cannot be listed ({error.strerror or error})") from error
     ordered = (tuple(sorted(names, key=natural_key)) for names in (images, folders, others))
     return Listing(folder, *ordered)
+
+
+def _refuse_circles(folder: Path, links: Iterable[str]) -> None:
+    above = folders_above(folder / "link")
+    for name in links:
+        status = os.stat(folder / name)
+        if (status.st_dev, status.st_ino) in above:
+            target = os.readlink(folder / name)
+            raise DataError(f"{folder / name}: a link to a folder that it lies in ({target}); remove it")
 
 
 def unread_images(listing: Listing) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from andon._tools.parallel import shared_pool
 from andon.core import Category, DataError, Dataset, ImageArray, Sample
 from andon.data.cache import ArrayCache
 from andon.data.decode import MAX_PIXELS, MAX_SIDE, read_image, read_resized
+from andon.data.derived import DerivedReader, source_numbers, variant_of
 from andon.data.files import FileReader
 from andon.data.fingerprint import file_fingerprint
 from andon.data.transform import Transform
@@ -98,6 +100,16 @@ class Images:
         }
         return chosen
 
+    @cached_property
+    def sources(self) -> tuple[int, ...]:
+        """For each image the number of the one that it is a version of (``andon.data.augmented``), from 0 in order."""
+        return source_numbers(self.items)
+
+    @property
+    def n_sources(self) -> int:
+        """Images without counting versions of one twice: how long an epoch is."""
+        return max(self.sources, default=-1) + 1
+
     def name(self, index: int) -> str:
         """What to call image ``index`` in a message."""
         path = self._path(index)
@@ -115,13 +127,14 @@ class Images:
         return read_image(path)
 
     def fingerprint(self, index: int) -> str:
-        """Hash of the image's content (the file's bytes, or the array's), 32 hexadecimal digits.
+        """Hash of the image's content (the file's bytes and what is made of them, or the array's), 32 hex digits.
 
         A file is read once a process for it, as long as it is unchanged; an array once.
         """
         path = self._path(index)
         if path is not None:
-            return file_fingerprint(path)
+            content, variant = file_fingerprint(path), variant_of(self.items[index])
+            return content if not variant else _digest(f"{content} {variant}")
         known = self._fingerprints.get(index)
         if known is None:
             image = self.image(index)
@@ -187,7 +200,8 @@ class Images:
             status = path.stat()
         except (OSError, ValueError):
             return None  # reading it will say what is wrong
-        return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, transform.geometry_key
+        what = transform.geometry_key + variant_of(self.items[index])
+        return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, what
 
     def _resized_from_disk(self, index: int, transform: Transform) -> ImageArray:
         if self.cache is None:
@@ -202,12 +216,20 @@ class Images:
         return image.view()
 
     def _decoded(self, index: int, transform: Transform) -> ImageArray:
-        """Image ``index`` resized and cropped; of a file no more is in memory than ``read_resized`` needs."""
+        """Image ``index`` resized and cropped; no more is in memory than ``read_resized`` needs, if antialiased."""
         item, path = self.items[index], self._path(index)
+        if isinstance(item, Sample) and isinstance(item.reader, DerivedReader):
+            return item.reader.resized(item, transform)
         reads_itself = isinstance(item, Sample) and type(item.reader).image is not FileReader.image
         if path is None or reads_itself:
             return transform.resize(self.image(index))
+        if not transform.antialias:
+            return transform.resize(read_image(path))  # a file that is decoded smaller has been filtered already
         return transform.resize(read_resized(path, transform.size))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def as_images(images: Images | Iterable[ImageLike] | ImageLike) -> Images:

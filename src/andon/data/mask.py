@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from andon.core import DataError
+from andon.data._pixels import narrowed
 
 __all__ = ["is_lossy", "mask_values", "opacity", "palette_indices", "value_counts"]
 
@@ -45,7 +46,7 @@ def mask_values(
     """The values of a mask, uint8 ``[H, W]``, 0 = not marked.
 
     Args:
-        values: uint8 or uint16 ``[H, W]`` or ``[H, W, 3]``, as they look.
+        values: uint8 or uint16 ``[H, W]`` or ``[H, W, 3]``, as they look; not to be used any more.
         alpha: opacity ``[H, W]``; None where there is none.
         indices: of a palette ``[H, W]``; None where there is none.
         lossy: whether the file's kind keeps values only roughly.
@@ -139,14 +140,13 @@ def _in_eight_bits(grey: _Values, any_value: bool, name: str) -> _Bytes:
     if grey.dtype == np.uint8:
         return grey
     highest = int(grey.max())
-    values = np.empty(grey.shape, np.uint8)
-    step = max(1, _PIXELS_AT_A_TIME // grey.shape[1])
-    for top in range(0, len(grey), step):
-        rows = grey[top : top + step]
+
+    def convert(rows: _Values) -> _Bytes:
         if highest > 255 and not any_value and not np.all((rows == 0) | (rows == 65535)):
             raise DataError(f"{name}: a 16-bit mask may hold 0..255, or 0 and 65535; this one reaches {highest}")
-        values[top : top + step] = np.minimum(rows, 255)
-    return values
+        return np.minimum(rows, 255).astype(np.uint8)
+
+    return narrowed(grey, convert)
 
 
 # --- what Pillow knows of a file --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from andon.core import GOOD, AndonError, DataError, listed
@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 MAX_DEPTH = 16
-"""Folders are followed no deeper: a link to a folder above would be followed for ever."""
+"""Folders are followed no deeper."""
+MAX_FOLDERS = 20_000
+"""Folders that are looked at in one: links beside each other can make few folders look like endlessly many."""
 
 _WORD = "(?:ground[ _.-]?truths?|masks?|gts?|labels?|annotations?|segmentations?|truths?)"
 _FOLDER = re.compile(f"{_WORD}(?:[ _.-]?(?:masks?|gts?|images?|imgs?|files?|png))?")
@@ -63,14 +65,26 @@ def truth_folders(parent: Path) -> list[Path]:
     return [parent / name for name in list_folder(parent).folders if is_truth_folder(name)]
 
 
-def walk(folder: Path, depth: int = 0) -> Iterator[Listing]:
-    """The listings of a folder and of all below it, in natural order; DataError where it is too deep."""
-    if depth > MAX_DEPTH:
-        raise DataError(f"{folder}: more than {MAX_DEPTH} folders deep (a link to a folder above it?)")
-    listing = list_folder(folder)
-    yield listing
-    for name in listing.folders:
-        yield from walk(folder / name, depth + 1)
+def walk(folder: Path, enter: Callable[[Path], bool] = lambda _: True) -> Iterator[Listing]:
+    """The listings of a folder and of all below it, in natural order.
+
+    Args:
+        enter: whether to look into a folder below.
+
+    Raises:
+        DataError: it is too deep, has too many folders, or a link in it leads to a folder above.
+    """
+    waiting, count = [(folder, 0)], 0
+    while waiting:
+        current, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            raise DataError(f"{current}: more than {MAX_DEPTH} folders deep; do links lead in circles?")
+        if count > MAX_FOLDERS:
+            raise DataError(f"{folder}: more than {MAX_FOLDERS:,} folders below it ({current}); do links lead there?")
+        listing = list_folder(current)
+        yield listing
+        waiting += [(current / name, depth + 1) for name in reversed(listing.folders) if enter(current / name)]
 
 
 def split_truth(parent: Path, kinds: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -181,19 +195,15 @@ class Kind:
         self.name, self.folder = folder.name, folder
         self.listings: list[Listing] = []
         self.inner: list[Path] = []
-        self._look(folder, 0, deep)
-        self.beside = {listing.folder: sidecars(listing) for listing in self.listings}
 
-    def _look(self, folder: Path, depth: int, deep: bool) -> None:
-        if depth > MAX_DEPTH:
-            raise DataError(f"{folder}: more than {MAX_DEPTH} folders deep (a link to a folder above it?)")
-        listing = list_folder(folder)
-        self.listings.append(listing)
-        for name in listing.folders:
-            if is_truth_folder(name):
-                self.inner.append(folder / name)
-            elif deep:
-                self._look(folder / name, depth + 1, deep)
+        def enter(below: Path) -> bool:
+            if is_truth_folder(below.name):
+                self.inner.append(below)
+                return False
+            return deep
+
+        self.listings += walk(folder, enter)
+        self.beside = {listing.folder: sidecars(listing) for listing in self.listings}
 
     def names(self, listing: Listing) -> list[str]:
         """The images in one of its folders, without the masks beside them."""

@@ -140,6 +140,8 @@ class EvaluationArrays(BaseModel):
     """``[N]``."""
     calibration_scores: npt.NDArray[np.float32] | None = None
     """Image scores of training images by models that did not see them, ``[M]``."""
+    calibration_map_moments: npt.NDArray[np.float64] | None = None
+    """Mean and standard deviation of all values of the maps of those images, ``[2]``."""
     spro_fpr: npt.NDArray[np.float64] | None = None
     """FPR of the FPR–sPRO curve up to the largest limit asked for (thinned for plotting), ``[K]``, ascending."""
     spro: npt.NDArray[np.float64] | None = None
@@ -156,7 +158,7 @@ class EvaluationArrays(BaseModel):
             "defect_types": np.asarray(self.defect_types, dtype=np.str_),
             "image_scores": self.image_scores,
         }
-        for name in ("calibration_scores", "spro_fpr", "spro"):
+        for name in ("calibration_scores", "calibration_map_moments", "spro_fpr", "spro"):
             value = getattr(self, name)
             if value is not None:
                 arrays[name] = value
@@ -170,6 +172,7 @@ class EvaluationArrays(BaseModel):
             defect_types=tuple(str(x) for x in arrays["defect_types"]),
             image_scores=arrays["image_scores"],
             calibration_scores=arrays.get("calibration_scores"),
+            calibration_map_moments=arrays.get("calibration_map_moments"),
             spro_fpr=arrays.get("spro_fpr"),
             spro=arrays.get("spro"),
         )

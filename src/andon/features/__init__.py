@@ -9,13 +9,16 @@ from andon._tools.faces import lazy_face
 if TYPE_CHECKING:
     from andon.features.andon_features import ANDON_FEATURES, AndonFeatures
     from andon.features.base import Extractor, iterate_features
+    from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite
     from andon.features.extractor import blank_extractor, check_extractor_weights, create_extractor
     from andon.features.resnet import ARCHITECTURES, ResNet
 
 __all__ = [
     "ANDON_FEATURES",
     "ARCHITECTURES",
+    "LITE_ARCHITECTURES",
     "AndonFeatures",
+    "EfficientNetLite",
     "Extractor",
     "ResNet",
     "blank_extractor",
@@ -29,6 +32,7 @@ __getattr__, __dir__ = lazy_face(
     {
         "andon.features.andon_features": "ANDON_FEATURES AndonFeatures",
         "andon.features.base": "Extractor iterate_features",
+        "andon.features.efficientnet": "LITE_ARCHITECTURES EfficientNetLite",
         "andon.features.extractor": "blank_extractor check_extractor_weights create_extractor",
         "andon.features.resnet": "ARCHITECTURES ResNet",
     },

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
-    from andon.methods._file import load
+    from andon.methods._file import load, load_bytes
+    from andon.methods._leaving_out import LeavesOut, Recall, Recalls, detector_without
+    from andon.methods._own_files import method_files
     from andon.methods.base import (
         Detector,
         FeatureConfig,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         MethodConfig,
         TrainedConfig,
     )
+    from andon.methods.contract_check import ContractItem, ContractReport, check_method
     from andon.methods.parts import (
         LearnedPart,
         PartStatus,
@@ -37,8 +40,11 @@ if TYPE_CHECKING:
         verify_part,
     )
     from andon.methods.registry import code_fingerprint, create_method, method_class, method_names, preset_config
+    from andon.methods.timed_fit import TimedFit, time_fit
 
 __all__ = [
+    "ContractItem",
+    "ContractReport",
     "Detector",
     "FeatureConfig",
     "FeatureDetector",
@@ -47,34 +53,47 @@ __all__ = [
     "FitRun",
     "Fitting",
     "LearnedPart",
+    "LeavesOut",
     "Method",
     "MethodConfig",
     "PartStatus",
+    "Recall",
+    "Recalls",
+    "TimedFit",
     "TrainedConfig",
+    "check_method",
     "check_method_weights",
     "code_fingerprint",
     "create_method",
+    "detector_without",
     "fetch_part",
     "load",
+    "load_bytes",
     "method_class",
+    "method_files",
     "method_names",
     "part_status",
     "parts_named",
     "preset_config",
+    "time_fit",
     "verify_part",
 ]
 
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "andon.methods._file": "load",
+        "andon.methods._file": "load load_bytes",
+        "andon.methods._leaving_out": "LeavesOut Recall Recalls detector_without",
+        "andon.methods._own_files": "method_files",
         "andon.methods.base": (
             "Detector FeatureConfig FeatureDetector FeatureMethod FitReport FitRun Fitting Method MethodConfig "
             "TrainedConfig"
         ),
+        "andon.methods.contract_check": "ContractItem ContractReport check_method",
         "andon.methods.parts": (
             "LearnedPart PartStatus check_method_weights fetch_part part_status parts_named verify_part"
         ),
         "andon.methods.registry": "code_fingerprint create_method method_class method_names preset_config",
+        "andon.methods.timed_fit": "TimedFit time_fit",
     },
 )

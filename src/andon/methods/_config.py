@@ -10,7 +10,7 @@ from pydantic import Field
 from andon._tools.models import FrozenModel
 from andon.data import Transform
 
-__all__ = ["EMBEDDED_FEATURES", "FeatureConfig", "MethodConfig", "TrainedConfig", "budgeted"]
+__all__ = ["DESIGNED_FEATURES", "LEARNED_FEATURES", "FeatureConfig", "MethodConfig", "TrainedConfig", "budgeted"]
 
 
 class MethodConfig(FrozenModel):
@@ -49,10 +49,18 @@ def budgeted(amount: float, budget: float) -> int:
     return max(1, round(amount * budget))
 
 
-EMBEDDED_FEATURES: Mapping[str, Any] = {
+LEARNED_FEATURES: Mapping[str, Any] = {
+    "backbone": "efficientnet_lite0",
+    "weights": "imagenet",
+    "layers": ("row3", "row5"),
+    "transform": {"size": (256, 256)},
+}
+"""Options with which a method stands on the package's default features (docs/features.md)."""
+
+DESIGNED_FEATURES: Mapping[str, Any] = {
     "backbone": "andon-features",
     "layers": ("cells",),
     "weights": "embedded",
-    "transform": {"size": (224, 224)},
+    "transform": {"size": (224, 224), "crop": None},
 }
-"""Options with which a method stands on the extractor that comes with the package (docs/features.md)."""
+"""Options with which a method stands on the designed features, for who may not use weights learned from ImageNet."""

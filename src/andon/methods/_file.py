@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
 from andon._tools.files import open_regular, path_of, written_atomically
 from andon._tools.text import first_line
 from andon.core import AndonError, DetectorError
 from andon.methods._fitting import FitReport
+from andon.methods.anomalib_model import PREFIX
 from andon.methods.base import Detector, Method
-from andon.methods.registry import create_method
+from andon.methods.registry import create_method, method_names
 from andon.weights import WeightsRecord
 
-__all__ = ["detector_bytes", "load", "save_detector"]
+__all__ = ["detector_bytes", "load", "load_bytes", "save_detector"]
 
 _FORMAT = 1
 _KEY = "andon"
@@ -69,29 +71,60 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", method: Method
             safe_open(path_of(regular), framework="pt") as file,
         ):
             metadata = file.metadata() or {}
-            if _KEY not in metadata:
-                raise DetectorError(
-                    f"{path}: holds tensors, but no detector (states that stores kept before there were detectors are "
-                    "not read: run the experiment again)"
-                )
-            header = json.loads(metadata[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(str(path), error) from error
+    return _restored(str(path), metadata, tensors, method).to(device)
+
+
+def load_bytes(
+    content: bytes, *, name: str, device: torch.device | str = "cpu", method: Method[Any] | None = None
+) -> Detector:
+    """``load`` of what ``Detector.to_bytes`` gave; messages call it ``name``."""
+    try:
+        tensors = load_tensors(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(name, error) from error
+    return _restored(name, metadata, tensors, method).to(device)
+
+
+def _damaged(name: str, error: Exception) -> DetectorError:
+    return DetectorError(f"{name}: is not a detector's file, or is damaged ({first_line(error)})")
+
+
+def _restored(
+    name: str, metadata: dict[str, str], tensors: dict[str, torch.Tensor], method: Method[Any] | None
+) -> Detector:
+    """The detector of a file's metadata and tensors."""
+    if _KEY not in metadata:
+        raise DetectorError(
+            f"{name}: holds tensors, but no detector (states that stores kept before there were detectors are "
+            "not read: run the experiment again)"
+        )
+    try:
+        header = json.loads(metadata[_KEY])
         if header["format"] != _FORMAT:
-            raise DetectorError(f"{path}: is of format {header['format']}, this version of Andon reads {_FORMAT}")
+            raise DetectorError(f"{name}: is of format {header['format']}, this version of Andon reads {_FORMAT}")
         report = _report(header["report"])
+        known = header["method"] in method_names() or header["method"].startswith(PREFIX)
+        if method is None and not known:
+            # Not create_method's to decide: a reference to a module or file would run its code.
+            raise DetectorError(f"{name}: was learned by {header['method']!r}, which is not installed")
         recipe = method or create_method(header["method"], header["config"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise DetectorError(f"{path}: is not a detector's file, or is damaged ({first_line(error)})") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, RecursionError) as error:
+        raise _damaged(name, error) from error
     except DetectorError:
         raise
     except AndonError as error:
-        raise DetectorError(f"{path}: {error}") from error
+        raise DetectorError(f"{name}: {error}") from error
     if recipe.name != header["method"] or recipe.describe()["config"] != header["config"]:
-        raise DetectorError(f"{path}: was learned by {header['method']} with other options than the method given")
+        raise DetectorError(f"{name}: was learned by {header['method']} with other options than the method given")
     try:
-        return recipe.restore(tensors, report).to(device)
+        return recipe.restore(tensors, report)
     except DetectorError as error:
-        raise DetectorError(f"{path}: {error}") from error
+        raise DetectorError(f"{name}: {error}") from error
 
 
 def _report(fields: dict[str, Any]) -> FitReport:

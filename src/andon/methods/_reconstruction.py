@@ -134,7 +134,7 @@ class ReconstructionStage(Stage[BatchT]):
         )
         self._decay_at = config.decay_at if decay_at is None else decay_at
         self._decay = config.decay if decay is None else decay
-        self.full_steps = steps_of_epochs(epochs, samples or len(self.images), config.train_batch_size)
+        self.full_steps = steps_of_epochs(epochs, samples or self.images.n_sources, config.train_batch_size)
         self.steps = budgeted(self.full_steps, config.budget)
         self.order = SampleOrder(len(self.images), config.train_batch_size, self.seed)
 

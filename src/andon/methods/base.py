@@ -40,14 +40,13 @@ from andon.methods._checks import (
     extreme_images,
     prediction_of,
 )
-from andon.methods._config import EMBEDDED_FEATURES, FeatureConfig, MethodConfig, TrainedConfig, budgeted
+from andon.methods._config import FeatureConfig, MethodConfig, TrainedConfig, budgeted
 from andon.methods._fitting import FitReport, FitRun, StageClock
 from andon.methods._state import checked_state, types_of
 from andon.training import Stage, TrainingOptions, TrainingReport, train_stage
 from andon.weights import WeightsRecord
 
 __all__ = [
-    "EMBEDDED_FEATURES",
     "ConfigT",
     "Detector",
     "FeatureConfig",
@@ -352,7 +351,7 @@ class Fitting:
             prefix = f"{name}/" if len(self._trainings) > 1 else ""
             curves |= {f"{prefix}{loss}": points for loss, points in training.curves.items()}
         return FitReport(
-            n_train=len(self.images),
+            n_train=self.images.n_sources,
             seconds=dict(self.clock.seconds),
             weights=tuple(self._weights),
             notes=(*self._notes, *self._shortened()),
@@ -389,12 +388,12 @@ class Method(ABC, Generic[ConfigT]):
     seeded: ClassVar[bool] = True
     """Whether the seed changes the result."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named configurations, as options that differ from the defaults: "study" (the AutoVI study's settings),
-    "released-code" (the deviations of the study's code), "embedded" (needs nothing from outside the package)."""
+    """Named configurations, as options that differ from the Config's: "default" (what a method is without a word),
+    "study" (the AutoVI study's), "released-code" (its code's), "designed", alias "embedded" (no learned features)."""
     Config: ClassVar[type[MethodConfig]]
 
     def __init__(self, config: ConfigT | None = None) -> None:
-        self.config: ConfigT = cast(ConfigT, self.Config()) if config is None else config
+        self.config = cast(ConfigT, self.Config(**self.presets.get("default", {}))) if config is None else config
 
     @abstractmethod
     def learn(self, fitting: Fitting) -> Detector:

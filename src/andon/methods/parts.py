@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from andon.core import ConfigError, WeightsError, listed
-from andon.features import ANDON_FEATURES, ARCHITECTURES, AndonFeatures, ResNet, check_extractor_weights
+from andon.features import (
+    ANDON_FEATURES,
+    ARCHITECTURES,
+    LITE_ARCHITECTURES,
+    AndonFeatures,
+    EfficientNetLite,
+    ResNet,
+    check_extractor_weights,
+)
 from andon.methods.base import FeatureConfig, Method
 from andon.methods.dsr.codebook import PART as DSR
 from andon.methods.dsr.codebook import DiscreteLatentModel
@@ -18,6 +26,7 @@ from andon.methods.dsr.config import DsrConfig
 from andon.methods.efficientad.config import EfficientAdConfig
 from andon.methods.efficientad.pdn import PDN, pdn_state_dict
 from andon.weights import (
+    PublishedFile,
     all_published,
     check_state_dict,
     check_weights,
@@ -38,7 +47,9 @@ __all__ = [
     "verify_part",
 ]
 
+_OWN = "comes with Andon"
 _PURPOSES = {
+    "efficientnet_lite0": "Patchcore, PaDiM, CFlow: the default features",
     ANDON_FEATURES: "Patchcore, PaDiM, CFlow, EfficientAD's recipe; needs no file",
     "efficientad_teacher_small": "EfficientAD-S",
     "efficientad_teacher_medium": "EfficientAD-M",
@@ -69,7 +80,7 @@ class LearnedPart:
 
 @dataclass(frozen=True)
 class PartStatus:
-    """Whether a part is there: ``source`` "cache" or "embedded", ``path`` and ``size`` in bytes; None where not.
+    """Whether a part is there: ``source`` ("cache", "package", "embedded"), ``path``, ``size`` in bytes; None where not.
 
     A designed part is there without a file.
     """
@@ -83,15 +94,20 @@ class PartStatus:
 def known_parts() -> list[LearnedPart]:
     """All of them, those of the package first."""
     designed = AndonFeatures().weights
-    own = "comes with the package"
     parts = [
-        LearnedPart(ANDON_FEATURES, designed.source, _PURPOSES[ANDON_FEATURES], designed.licence, own, designed.sha256)
+        LearnedPart(ANDON_FEATURES, designed.source, _PURPOSES[ANDON_FEATURES], designed.licence, _OWN, designed.sha256)
     ]
     for (part, name), published in sorted(all_published().items(), key=lambda item: item[0][1] != "embedded"):
         file = published.files[0]
         purpose = _PURPOSES.get(part, "Patchcore, PaDiM, CFlow")
-        parts.append(LearnedPart(part, name, purpose, published.licence, file.url or own, file.sha256))
+        parts.append(LearnedPart(part, name, purpose, published.licence, _origin(file), file.sha256))
     return parts
+
+
+def _origin(file: PublishedFile) -> str:
+    if file.package is not None:
+        return f"package {file.package[0]}"
+    return file.url or _OWN
 
 
 def parts_named(part: str | None = None, name: str | None = None) -> list[LearnedPart]:
@@ -174,6 +190,8 @@ def _blank(part: str) -> nn.Module:
     with torch.device("meta"):
         if part in ARCHITECTURES:
             return ResNet(ARCHITECTURES[part])
+        if part in LITE_ARCHITECTURES:
+            return EfficientNetLite(LITE_ARCHITECTURES[part], num_classes=1000)
         if part == DSR:
             return DiscreteLatentModel()
         return PDN("medium" if part.endswith("medium") else "small")

@@ -1,4 +1,5 @@
-"""Methods by reference: the name of an installed one, ``package.module:Class``, or ``path/to/file.py:Class``.
+"""Methods by reference: the name of an installed one, ``package.module:Class``, or ``path/to/file.py:Class``;
+``anomalib:Model`` is a model of the anomalib library.
 
 Installed methods are entry points of the group ``andon.methods`` (name = method's name, value = ``module:Class``):
 Andon's own, and those of anybody's package, which so appear in the same tables. A reference is resolved once a process.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +23,9 @@ from pydantic import ValidationError
 
 from andon._tools.models import first_fault
 from andon.core import ConfigError
+from andon.methods._config import MethodConfig
+from andon.methods._own_files import folder_importable, method_files
+from andon.methods.anomalib_model import PREFIX, anomalib_method, anomalib_version
 from andon.methods.base import Method
 
 __all__ = ["code_fingerprint", "create_method", "method_class", "method_names", "preset_config"]
@@ -47,14 +52,19 @@ def method_class(reference: str) -> type[Method[Any]]:
     """The class of a method.
 
     Args:
-        reference: an installed method's name, ``package.module:Class``, or ``path/to/file.py:Class``.
+        reference: an installed method's name, ``package.module:Class``, ``path/to/file.py:Class``, or
+            ``anomalib:Model``.
 
     Raises:
         ConfigError: nothing of that name, a file or module that fails when imported, or no Method in it.
     """
     filename, _, class_name = reference.rpartition(":")
     if filename.endswith(".py"):
-        return _class_of(reference, _executed(Path(filename).resolve(), reference), class_name)
+        if not class_name.isidentifier():
+            raise ConfigError(f"method {reference!r}: {class_name!r} is no class; expected path/to/file.py:Class")
+        return _class_of(reference, _executed(filename, reference), class_name)
+    if reference.startswith(PREFIX):
+        return anomalib_method(reference.removeprefix(PREFIX))
     point = _installed().get(reference)
     target = point.value if point is not None else reference
     if ":" not in target:
@@ -63,6 +73,8 @@ def method_class(reference: str) -> type[Method[Any]]:
             f"unknown method {reference!r}; known: {known} (or package.module:Class, or path/to/file.py:Class)"
         )
     module_name, _, class_name = target.partition(":")
+    if not all(word.isidentifier() for word in (*module_name.split("."), class_name)):
+        raise ConfigError(f"method {reference!r}: is neither package.module:Class nor path/to/file.py:Class")
     if module_name == "__main__":
         raise ConfigError(
             f"method {reference!r} is defined in the program that runs, which the experiments' processes do not "
@@ -72,13 +84,20 @@ def method_class(reference: str) -> type[Method[Any]]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(f"method {reference!r}: {module_name} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"method {reference!r}: {module_name} fails when imported: {error!r}") from error
     return _class_of(reference, module, class_name)
 
 
 @cache
-def _executed(path: Path, reference: str) -> ModuleType:
+def _executed(filename: str, reference: str) -> ModuleType:
     """A file's module, executed once a process."""
-    if not path.is_file():
+    try:
+        path = Path(filename).resolve()
+        there = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a zero in it, links that lead round
+        raise ConfigError(f"method {reference!r}: cannot be read ({error})") from error
+    if not there:
         raise ConfigError(f"method {reference!r}: there is no file {path}")
     digest = hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()
     name = f"andon_user_{path.stem}_{digest}"
@@ -90,27 +109,45 @@ def _executed(path: Path, reference: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with folder_importable(path) as loaded:
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ConfigError(f"method {reference!r}: {path} fails when imported: {error!r}") from error
+    if unnamed := sorted(set(loaded) - set(method_files(path))):
+        del sys.modules[name]
+        raise ConfigError(
+            f"method {reference!r}: {path} loads {unnamed[0]} without an import statement: write one, so that a change "
+            "of that file makes another experiment"
+        )
     return module
 
 
 def _class_of(reference: str, module: ModuleType, class_name: str) -> type[Method[Any]]:
-    cls = getattr(module, class_name, None)
+    where = getattr(module, "__file__", None) or module.__name__
+    try:
+        cls = getattr(module, class_name, None)
+    except Exception as error:  # a module may make its names when they are asked for
+        raise ConfigError(f"method {reference!r}: {where} fails when asked for {class_name}: {error!r}") from error
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        where = getattr(module, "__file__", None) or module.__name__
         raise ConfigError(f"method {reference!r}: {where} has no class {class_name} that is an andon Method")
+    own = getattr(cls, "Config", None)
+    if inspect.isabstract(cls) or not (isinstance(own, type) and issubclass(own, MethodConfig)):
+        raise ConfigError(f"method {reference!r}: {class_name} needs a learn() and a Config that is a MethodConfig")
+    if absent := [name for name in ("name", "title") if not isinstance(getattr(cls, name, None), str)]:
+        raise ConfigError(f"method {reference!r}: {class_name} needs a {' and a '.join(absent)}")
     return cls
 
 
 def code_fingerprint(reference: str) -> str:
     """Hash of the code of a method from outside, 32 hexadecimal digits, so that changed code is another experiment.
 
-    It covers the file of ``path/to/file.py:Class``, and all Python files of the top-level package of an importable
-    class; "" for Andon's own methods, which the version stands for.
+    It covers the file of ``path/to/file.py:Class`` and the modules beside it that it imports, and all Python files of
+    the top-level package of an importable class; of anomalib its version; "" for Andon's own methods, which the version
+    stands for.
     """
+    if reference.startswith(PREFIX):
+        return hashlib.blake2b(f"anomalib {anomalib_version()}".encode(), digest_size=16).hexdigest()
     module = sys.modules[method_class(reference).__module__]
     top = module.__name__.partition(".")[0]
     if top == "andon":
@@ -119,7 +156,8 @@ def code_fingerprint(reference: str) -> str:
     if hasattr(package, "__path__"):
         files = sorted(path for folder in package.__path__ for path in Path(folder).rglob("*.py"))
     else:
-        files = [Path(str(module.__file__))]
+        file = Path(str(module.__file__))
+        files = list(method_files(file)) if reference.rpartition(":")[0].endswith(".py") else [file]
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         if len(files) > 1:
@@ -129,11 +167,13 @@ def code_fingerprint(reference: str) -> str:
 
 
 def preset_config(reference: str, preset: str) -> dict[str, Any]:
-    """The options of a method's preset, as a new mapping; ConfigError where the method has no such preset."""
-    presets = method_class(reference).presets
+    """The options of a method's preset, as a new mapping; ConfigError where the method has no such preset.
+
+    "paper", the Config's own values, is there for every method.
+    """
+    presets = {**method_class(reference).presets, "paper": {}}
     if preset not in presets:
-        known = f"its presets: {', '.join(presets)}" if presets else "it has none"
-        raise ConfigError(f"method {reference}: unknown preset {preset!r}; {known}")
+        raise ConfigError(f"method {reference}: unknown preset {preset!r}; its presets: {', '.join(presets)}")
     return _merged(presets[preset], {})
 
 
@@ -154,16 +194,22 @@ def create_method(
     Args:
         reference: see ``method_class``.
         config: hyperparameters as a mapping (from a plan); ``overrides`` wins over it.
-        preset: named configuration of the method below both (``Method.presets``), "embedded" for instance.
+        preset: named configuration of the method below both (``Method.presets``). None for "default", where the
+            method has it; but who names a ``backbone`` (or ``teacher``) gets the paper's other options.
 
     Raises:
         ConfigError: unknown method or preset, unknown or invalid hyperparameter (named).
 
-    >>> create_method("patchcore", preset="embedded").config.backbone
+    >>> create_method("patchcore").config.backbone
+    'efficientnet_lite0'
+    >>> create_method("patchcore", preset="designed").config.backbone
     'andon-features'
     """
     cls = method_class(reference)
-    options = {**_merged(preset_config(reference, preset) if preset else {}, config or {}), **overrides}
+    given = {**(config or {}), **overrides}
+    if preset is None and "default" in cls.presets and not {"backbone", "teacher"} & given.keys():
+        preset = "default"
+    options = _merged(preset_config(reference, preset) if preset else {}, given)
     try:
         return cls(cls.Config(**options))
     except ValidationError as error:

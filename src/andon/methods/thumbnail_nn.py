@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import torch
 
-from andon.data import Transform
+from andon.data import Images, Transform
+from andon.methods._leaving_out import Recall
 from andon.methods.base import Detector, Fitting, Method, MethodConfig
 from andon.weights import WeightsRecord
 
@@ -49,9 +50,36 @@ class ThumbnailDetector(Detector):
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = self.transform.output_size
-        # Back to the 8-bit values that the image had before it was normalised.
-        pixels = self.transform.denormalise(batch).mul(255).round().permute(0, 2, 3, 1)
+        pixels = self._pixels(batch)
         query = self._vectors(pixels.reshape(len(batch), -1))
+        nearest, shades = self._nearest(pixels, query)
+        difference = (query - self._vectors(self.thumbnails[nearest])).reshape(-1, height, width, 3)
+        squares = difference.square().sum(3)
+        if self.config.standardise:
+            constant = (pixels == pixels[:, :1, :1]).flatten(1).all(1)
+            even = (shades / (height * width))[:, None, None].expand_as(squares)
+            squares = torch.where(constant[:, None, None], even, squares)
+        return squares.sum((1, 2)).sqrt().float(), squares.sqrt().float()
+
+    def recall(self, batch: torch.Tensor) -> Recall:
+        """The nearest thumbnail of every image, at each of its pixels."""
+        pixels = self._pixels(batch)
+        nearest, _ = self._nearest(pixels, self._vectors(pixels.reshape(len(batch), -1)))
+        maps = self(batch)[1]
+        return Recall(maps, nearest[:, None, None].expand_as(maps))
+
+    def without(self, images: Images, left_out: Sequence[int]) -> ThumbnailDetector:
+        """The detector without some training images (``detector_without``)."""
+        kept = torch.ones(len(self.thumbnails), dtype=torch.bool, device=self.thumbnails.device)
+        kept[list(left_out)] = False
+        return ThumbnailDetector(self.config, self.thumbnails[kept])
+
+    def _pixels(self, batch: torch.Tensor) -> torch.Tensor:
+        """The 8-bit values that images had before they were normalised, float32 ``[B, h, w, 3]``."""
+        return self.transform.denormalise(batch).mul(255).round().permute(0, 2, 3, 1)
+
+    def _nearest(self, pixels: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest thumbnail of each image, and the least squared distance to one of one colour (``_shades``)."""
         best = torch.full((len(query),), torch.inf, dtype=torch.float64, device=query.device)
         nearest = torch.zeros(len(query), dtype=torch.long, device=query.device)
         shades = torch.full_like(best, 4.0 * query.shape[1])
@@ -63,13 +91,7 @@ class ThumbnailDetector(Detector):
             best = torch.where(closer, distance, best)
             nearest = torch.where(closer, index + start, nearest)
             shades = torch.minimum(shades, self._shades(pixels, self.thumbnails[start : start + _BANK_ROWS]))
-        difference = (query - self._vectors(self.thumbnails[nearest])).reshape(-1, height, width, 3)
-        squares = difference.square().sum(3)
-        if self.config.standardise:
-            constant = (pixels == pixels[:, :1, :1]).flatten(1).all(1)
-            even = (shades / (height * width))[:, None, None].expand_as(squares)
-            squares = torch.where(constant[:, None, None], even, squares)
-        return squares.sum((1, 2)).sqrt().float(), squares.sqrt().float()
+        return nearest, shades
 
     def constant_score(self) -> float:
         # The farthest that two thumbnails can be from each other.

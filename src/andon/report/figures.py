@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.evaluation import roc_curve
+from andon.evaluation import roc_curve, stacked_curves
 from andon.report.svg import Plot
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "average_curve",
     "curves_svg",
     "histogram_svg",
-    "limits_of",
     "losses_svg",
     "roc_band",
     "style_index",
@@ -62,19 +61,6 @@ def style_index(position: int) -> int:
     return position % len(PALETTE)
 
 
-def limits_of(x: _Float64, y: _Float64, at: _Float64) -> tuple[_Float64, _Float64]:
-    """Left and right limits at ``at`` of a polyline with ascending ``x`` that may jump (equal ``x``).
-
-    Returns:
-        ``lower``: where it arrives from the left, ``upper``: where it leaves to the right.
-    """
-    first = np.searchsorted(x, at, side="left").clip(0, len(x) - 1)
-    last = (np.searchsorted(x, at, side="right") - 1).clip(0, len(x) - 1)
-    between = np.interp(at, x, y)
-    # Outside [x0, xn] both limits are the end's value, which np.interp gives.
-    return np.where(x[first] == at, y[first], between), np.where(x[last] == at, y[last], between)
-
-
 def average_curve(curves: Sequence[tuple[_Float64, _Float64]], at: _Float64) -> Band:
     """Mean, lowest and highest of piecewise linear curves at the abscissae ``at`` (ascending, distinct).
 
@@ -84,9 +70,7 @@ def average_curve(curves: Sequence[tuple[_Float64, _Float64]], at: _Float64) -> 
     Raises:
         ValueError: no curves.
     """
-    if not curves:
-        raise ValueError("no curves to average")
-    stacked = np.stack([np.stack(limits_of(x, y, at), axis=1).reshape(-1) for x, y in curves])
+    stacked = stacked_curves(curves, at)
     return Band(np.repeat(at, 2), stacked.mean(0), stacked.min(0), stacked.max(0), len(curves))
 
 

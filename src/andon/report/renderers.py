@@ -18,7 +18,7 @@ from andon.report.metrics import long_values
 from andon.report.results import Results, plain
 from andon.report.tables import RowGroup, Table, TableCell, TableRow, published_text
 
-__all__ = ["long_csv", "to_csv", "to_latex", "to_markdown", "to_rich", "to_text"]
+__all__ = ["csv_text", "latex_text", "long_csv", "to_csv", "to_latex", "to_markdown", "to_rich", "to_text"]
 
 
 def heading(table: Table) -> str:
@@ -199,6 +199,11 @@ _LATEX = {
     "–": "--",
     "−": "$-$",
     "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "²": "$^2$",
+    "χ": r"$\chi$",
+    "✓": r"$\surd$",
     "“": "``",
     "”": "''",
     "…": r"\dots{}",
@@ -206,7 +211,8 @@ _LATEX = {
 } | {c: f"\\{c}" for c in "&%$#_{}"}
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Text that LaTeX shows as it is."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 
@@ -216,38 +222,38 @@ def to_latex(table: Table) -> str:
     lines = [
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{_latex(heading(table))}}}",
+        rf"\caption{{{latex_text(heading(table))}}}",
         rf"\label{{tab:{table.name}}}",
         rf"\begin{{tabular}}{{l{'r' * width}}}",
         r"\toprule",
-        " & ".join(_latex(c) for c in (table.stub, *table.columns)) + r" \\",
+        " & ".join(latex_text(c) for c in (table.stub, *table.columns)) + r" \\",
         r"\midrule",
     ]
     for index, group in enumerate(table.groups):
         if len(table.groups) > 1:
             if index:
                 lines.append(r"\midrule")
-            lines.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\emph{{{_latex(group.metric.title)}}}}} \\")
+            lines.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\emph{{{latex_text(group.metric.title)}}}}} \\")
         for row in group.rows:
             if row.is_mean:
                 lines.append(r"\cmidrule{1-" + str(width + 1) + "}" if len(table.groups) > 1 else r"\midrule")
-            lines.append(" & ".join([_latex(row.label), *(_latex_cell(cell) for cell in row.cells)]) + r" \\")
+            lines.append(" & ".join([latex_text(row.label), *(_latex_cell(cell) for cell in row.cells)]) + r" \\")
             printed = published_row(group, row)
             if printed is not None:
-                cells = [rf"\emph{{{_latex(p)}}}" if p else "" for p in printed]
+                cells = [rf"\emph{{{latex_text(p)}}}" if p else "" for p in printed]
                 lines.append(" & ".join([r"\quad\emph{published}", *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
-        lines.append(r"\par\smallskip\footnotesize " + " ".join(_latex(note) for note in table.notes))
+        lines.append(r"\par\smallskip\footnotesize " + " ".join(latex_text(note) for note in table.notes))
     lines.append(r"\end{table}")
     return "\n".join(lines) + "\n"
 
 
 def _latex_cell(cell: TableCell) -> str:
-    text = _latex(cell.text)
+    text = latex_text(cell.text)
     if cell.best:
         text = rf"\textbf{{{text}}}"
-    return rf"{text} {{\footnotesize({_latex(cell.mark)})}}" if cell.mark else text
+    return rf"{text} {{\footnotesize({latex_text(cell.mark)})}}" if cell.mark else text
 
 
 # CSV
@@ -262,11 +268,11 @@ def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header = ["dataset", "table", "metric", "row"] + [f"{label}: {part}" for label in table.columns for part in parts]
-    writer.writerow([_csv(h) for h in header])
+    writer.writerow([csv_text(h) for h in header])
     for group in table.groups:
         scale = 100 if group.metric.unit == "%" else 1
         for row in group.rows:
-            line: list[str] = [_csv(table.dataset), table.name, group.metric.name, _csv(row.label)]
+            line: list[str] = [csv_text(table.dataset), table.name, group.metric.name, csv_text(row.label)]
             for cell in row.cells:
                 summary, printed = cell.summary, cell.published
                 line += [
@@ -278,7 +284,7 @@ def to_csv(table: Table) -> str:
                     _figure(printed.mean / scale if printed else None),
                     _figure(printed.sd / scale if printed else None),
                 ]
-            writer.writerow([_csv(field) if i == 2 else field for i, field in enumerate(line)])
+            writer.writerow([csv_text(field) if i == 2 else field for i, field in enumerate(line)])
     return out.getvalue()
 
 
@@ -302,19 +308,22 @@ def long_csv(results: Results) -> str:
 def _long_lines(entries: Iterable[ExperimentRecord | Failure], label: str) -> Iterable[list[str]]:
     for entry in entries:
         spec = entry.spec
-        head = [_csv(plain(t)) for t in (spec.dataset, spec.category, spec.method)] + [_csv(label), str(spec.seed)]
+        head = [csv_text(plain(t)) for t in (spec.dataset, spec.category, spec.method)] + [
+            csv_text(label),
+            str(spec.seed),
+        ]
         if isinstance(entry, Failure):
             yield [*head, "", "", "", "failed", entry.id]
             continue
         for metric, unit, value in long_values(entry):
             status = "undefined" if value is None else "ok"
-            yield [*head, _csv(plain(metric)), _figure(value), unit, status, entry.id]
+            yield [*head, csv_text(plain(metric)), _figure(value), unit, status, entry.id]
 
 
 def _figure(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def _csv(text: str) -> str:
+def csv_text(text: str) -> str:
     """A spreadsheet would take a name that starts like a formula for one."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from andon.benchmark import ExperimentRecord, ExperimentSpec, Failure, Protocol, Store, Summary, summarise
 from andon.core import StoreError, listed
 
-__all__ = ["Column", "DatasetResults", "Results", "Row", "Runs", "collect", "plain"]
+__all__ = ["Column", "DatasetResults", "Results", "Row", "Runs", "arrange", "collect", "plain"]
 
 
 def plain(text: str, limit: int = 200) -> str:
@@ -172,6 +172,19 @@ def collect(store: Store) -> Results:
     if not records and not failures:
         broken = f" ({len(store.problems)} damaged entries: {store.problems[0]})" if store.problems else ""
         raise StoreError(f"no finished experiments in {store.root}{broken}; run a plan first: andon bench run PLAN")
+    titles = tuple(dict.fromkeys(plain(plan.title or plan.name) for plan in store.plans()))
+    return Results(arrange(specs, records, failures), titles, tuple(plain(p, 400) for p in store.problems))
+
+
+def arrange(
+    specs: Iterable[ExperimentSpec], records: Sequence[ExperimentRecord], failures: Sequence[Failure] = ()
+) -> tuple[DatasetResults, ...]:
+    """Arranges experiments by data set, category and method.
+
+    Args:
+        specs: those that were planned, in the order of rows and columns.
+        records, failures: what became of them.
+    """
     done = {r.id for r in records} | {f.id for f in failures}
     cells: dict[str, dict[tuple[str, str], _Cell]] = {}
     rows: dict[str, dict[str, ExperimentSpec]] = {}
@@ -191,7 +204,7 @@ def collect(store: Store) -> Results:
     for failure in failures:
         cell(failure.spec).failures.append(failure)
     random_weights = _random_weights(records)
-    datasets = tuple(
+    return tuple(
         DatasetResults(
             name,
             _rows(rows[name]),
@@ -200,8 +213,6 @@ def collect(store: Store) -> Results:
         )
         for name in cells
     )
-    titles = tuple(dict.fromkeys(plain(plan.title or plan.name) for plan in store.plans()))
-    return Results(datasets, titles, tuple(plain(p, 400) for p in store.problems))
 
 
 @dataclass

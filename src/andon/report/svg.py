@@ -37,6 +37,7 @@ class Plot:
         ticks: at most how many an axis (x, y).
         integer_x: ticks at whole numbers only.
         log_y: logarithmic vertical axis (y[0] > 0).
+        named_x: places and texts of the horizontal axis' ticks, instead of its own; the texts are no user's.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Plot:
         integer_x: bool = False,
         log_y: bool = False,
         left: float = 46.0,
+        named_x: Sequence[tuple[float, str]] | None = None,
     ) -> None:
         self.size, self.left = size, left
         self._x, self._y, self._log = x, y, log_y
         self._labels = (x_label, y_label)
-        x_ticks = _linear_ticks(*x, ticks[0], integer_x)
+        self._x_texts = None if named_x is None else [text for _, text in named_x]
+        x_ticks = [v for v, _ in named_x] if named_x is not None else _linear_ticks(*x, ticks[0], integer_x)
         y_ticks = _log_ticks(*y, ticks[1]) if log_y else _linear_ticks(*y, ticks[1])
         self._ticks = (x_ticks, y_ticks)
         right, bottom = size[0] - _RIGHT, size[1] - _BOTTOM
@@ -99,6 +102,14 @@ class Plot:
         """A line over the whole height."""
         self.line((x, x), self._y, colour, dashes, 1.2)
 
+    def mark(self, x: float, y: float, colour: str, *, filled: bool = True, text: str = "") -> None:
+        """A disc, or a ring, with a short text of nobody's beside it."""
+        fill = f"fill:{colour}" if filled else "fill:var(--paper,#fff)"
+        a, b = self.at_x(x), self.at_y(y)
+        self._parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" style="{fill};stroke:{colour};stroke-width:1.5"/>')
+        if text:
+            self._parts.append(f'<text x="{a + 7:.1f}" y="{b + 3.5:.1f}" style="fill:currentColor">{text}</text>')
+
     def _points(self, x: npt.ArrayLike, y: npt.ArrayLike) -> str:
         xs, ys = self._xs(np.asarray(x, dtype=np.float64)), self._ys(np.asarray(y, dtype=np.float64))
         places = _corners(np.rint(10 * np.stack([xs, ys], axis=1)).astype(np.int64))
@@ -110,7 +121,7 @@ class Plot:
         right, bottom = width - _RIGHT, height - _BOTTOM
         x_texts = [
             f'<text x="{self.at_x(v):.1f}" y="{bottom + 14:g}" text-anchor="middle">{text}</text>'
-            for v, text in zip(self._ticks[0], _tick_texts(self._ticks[0]), strict=True)
+            for v, text in zip(self._ticks[0], self._x_texts or _tick_texts(self._ticks[0]), strict=True)
         ]
         y_texts = [
             f'<text x="{self.left - 6:g}" y="{self.at_y(v) + 3.5:.1f}" text-anchor="end">{text}</text>'

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from andon.benchmark import Store, Summary, best_set, mean_over, published, run_means
+from andon.benchmark import Store, Summary, published
+from andon.report.cells import TableCell, mark_best, mean_cell, measured_cell, not_comparable, published_beside
 from andon.report.metrics import (
     Metric,
     Source,
@@ -23,7 +24,7 @@ from andon.report.metrics import (
     image_metrics,
     point_metric,
 )
-from andon.report.reasons import caution_of, missing_reason, reason_notes
+from andon.report.reasons import reason_notes
 from andon.report.results import Column, DatasetResults, Results, Row, Runs, collect, plain
 
 __all__ = [
@@ -44,31 +45,6 @@ __all__ = [
 
 RANDOM_WEIGHTS = "Random weights"
 """Start of the note that names the methods that ran on them."""
-
-Status = Literal["ok", "undefined", "failed", "not run", "not planned"]
-
-
-@dataclass(frozen=True)
-class TableCell:
-    """One cell.
-
-    Attributes:
-        text: "88.4 ± 0.3", "failed", "not run", "–".
-        status: why there is no figure, or "ok".
-        summary: the figure, unrounded (percentages as fractions); None without one.
-        best: belongs to the best set of its row.
-        mark: what the reader has to know of it: "2/3" (runs behind it), "cached", "5/6 tasks".
-        published: the study's printed figure, None where it printed none.
-        reason: why there is no figure where every run has a result, or what else the figure is.
-    """
-
-    text: str
-    status: Status = "ok"
-    summary: Summary | None = None
-    best: bool = False
-    mark: str = ""
-    published: published.Published | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -326,41 +302,9 @@ def _row_cells(
 ) -> tuple[TableCell, ...]:
     cells = []
     for column, found in zip(columns, runs, strict=True):
-        printed = _published(metric, column, study_category) if study_category else None
-        cells.append(_cell(metric, found, printed))
-    return _mark_best(metric, cells, [cell.summary for cell in cells])
-
-
-def _cell(metric: Metric, runs: Runs, printed: published.Published | None) -> TableCell:
-    if not runs.records:
-        status: Status = "failed" if runs.failures else "not run" if runs.pending else "not planned"
-        return TableCell("–" if status == "not planned" else status, status, published=printed)
-    used, cached = _timed(metric, runs)
-    summary = _summary(metric, used)
-    if summary.mean is None:
-        reason = missing_reason(metric.name, used.records or runs.records)
-        return TableCell("–", "undefined", published=printed, reason=plain(reason, 1000))
-    mark = f"{summary.n}/{runs.expected}" if summary.n < runs.expected else ""
-    if cached:
-        mark = f"{mark}, cached" if mark else "cached"
-    caution = caution_of(metric.name, runs.records)
-    return TableCell(metric.format_summary(summary), "ok", summary, mark=mark, published=printed, reason=caution)
-
-
-def _timed(metric: Metric, runs: Runs) -> tuple[Runs, bool]:
-    """The runs whose time is the whole cost; all of them, and True, where every run had its features given."""
-    if metric.name != "training_seconds":
-        return runs, False
-    whole = tuple(r for r in runs.records if not r.features_cached)
-    return (Runs(whole), False) if whole else (runs, True)
-
-
-def _summary(metric: Metric, runs: Runs) -> Summary:
-    summary = runs.summary(metric.read)
-    if metric.unit != "%" and summary.exact:
-        # A method without randomness still takes a little longer or shorter every time.
-        return Summary(summary.n, summary.mean, None, False, summary.missing, summary.ddof)
-    return summary
+        printed = published_beside(metric, column, study_category) if study_category else None
+        cells.append(measured_cell(metric, found, printed))
+    return mark_best(metric, cells, [cell.summary for cell in cells])
 
 
 def _mean_row(
@@ -369,56 +313,11 @@ def _mean_row(
     cells: list[TableCell] = []
     tests: list[Summary | None] = []
     for index, column in enumerate(results.columns):
-        below = [row.cells[index] for row in rows]
-        planned = [cell for cell in below if cell.status != "not planned"]
-        given = [cell.summary for cell in below if cell.summary is not None]
-        printed = _published(metric, column, None) if is_autovi(results.name) else None
-        if not given:
-            failed = bool(planned) and all(cell.status == "failed" for cell in planned)
-            cells.append(TableCell("failed" if failed else "–", "failed" if failed else "undefined", published=printed))
-            tests.append(None)
-            continue
-        summary = mean_over(given)
-        partial = "in part" if any(_lacks_runs(metric, runs[index]) for runs in by_row) else ""
-        mark = f"{len(given)}/{len(rows)} tasks" if len(given) < len(rows) else partial
-        cells.append(TableCell(metric.format_summary(summary), "ok", summary, mark=mark, published=printed))
-        # Means over different tasks cannot be compared: such a column takes no part in the test.
-        complete = len(given) == len(rows)
-        tests.append(_mean_test(metric, [runs[index] for runs in by_row]) if complete else None)
-    return TableRow("Mean", _mark_best(metric, cells, tests), is_mean=True)
-
-
-def _lacks_runs(metric: Metric, runs: Runs) -> bool:
-    if metric.unit != "%":
-        # Speed is measured in one run by design, training time where features were computed: those marks say it.
-        return 0 < len(runs.records) < runs.expected
-    defined = sum(value is not None for value in runs.values(metric.read).values())
-    return 0 < defined < runs.expected
-
-
-def _mean_test(metric: Metric, runs: Sequence[Runs]) -> Summary | None:
-    used = [_timed(metric, r)[0] for r in runs]
-    exact = metric.unit == "%" and all(r.exact for r in used)
-    if not exact and any(r.exact for r in used):
-        return None
-    return run_means([r.values(metric.read) for r in used], exact=exact)
-
-
-def _mark_best(metric: Metric, cells: Sequence[TableCell], tests: Sequence[Summary | None]) -> tuple[TableCell, ...]:
-    if metric.higher_is_better is None:
-        return tuple(cells)
-    compared = {str(i): s for i, s in enumerate(tests) if s is not None and s.mean is not None}
-    if len(compared) < 2:
-        return tuple(cells)
-    best = best_set(compared, higher_is_better=metric.higher_is_better)
-    return tuple(replace(cell, best=str(i) in best) for i, cell in enumerate(cells))
-
-
-def _published(metric: Metric, column: Column, category: str | None) -> published.Published | None:
-    # A few-shot variant is another experiment than the study's.
-    if metric.published is None or column.protocol.shots is not None:
-        return None
-    return published.published(metric.published, column.method, category)
+        printed = published_beside(metric, column, None) if is_autovi(results.name) else None
+        cell, test = mean_cell(metric, [row.cells[index] for row in rows], [runs[index] for runs in by_row], printed)
+        cells.append(cell)
+        tests.append(test)
+    return TableRow("Mean", mark_best(metric, cells, tests), is_mean=True)
 
 
 def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
@@ -457,6 +356,9 @@ def _notes(results: DatasetResults, groups: Sequence[RowGroup]) -> list[str]:
     if any(cell.published is not None for cell in cells):
         notes.append(f"Published: {published.SOURCE}, mean ± standard deviation of {published.RUNS} runs.")
         notes += [f"Published figure marked “!”: {misprint}." for misprint in sorted(printed)]
+    if is_autovi(results.name) and any(group.metric.published is not None for group in groups):
+        reasons = {column.label: not_comparable(column) for column in results.columns}
+        notes += [f"No published figures beside {label}: {why}." for label, why in reasons.items() if why]
     named = random_weights(results.columns)
     if named:
         notes.append(f"{RANDOM_WEIGHTS}: {named}. Their features are not pretrained.")

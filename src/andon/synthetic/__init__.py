@@ -3,7 +3,7 @@
 ``render`` gives one image with its ground truth, ``generate`` writes a data set.
 """
 
-from andon.synthetic.generation import MANIFEST, generate, plan_images
+from andon.synthetic.generation import MANIFEST, counts_of, generate, plan_images
 from andon.synthetic.knobs import Counts, Knobs
 from andon.synthetic.rendering import TASKS, RenderedScene, defect_types, render
 
@@ -13,6 +13,7 @@ __all__ = [
     "Counts",
     "Knobs",
     "RenderedScene",
+    "counts_of",
     "defect_types",
     "generate",
     "plan_images",

@@ -1,7 +1,8 @@
 """The state of a run, on disk.
 
 A checkpoint is what ``torch.save`` writes, then a mark and the BLAKE2b of all before it: whatever part of it is lost or
-changed, it is noticed. A damaged one is set aside, and the run begins again; one of another run is refused.
+changed, it is noticed. A damaged one is set aside, and the run begins again; one of another run, or what is no regular
+file, is refused. One is read only if it can be this run's by its size, and its checksum before anything is made of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import copy
 import glob
 import hashlib
-import io
 import json
 import os
 import warnings
@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from andon._tools.files import written_atomically
+from andon._tools.files import open_regular, written_atomically
+from andon._tools.pickles import check_torch_file
 from andon._tools.text import first_line
 from andon.core import TrainingError
 from andon.training.curves import LossCurve
@@ -32,6 +33,9 @@ __all__ = ["RunState"]
 _FORMAT = 2
 _MARK = b"andon-checkpoint"
 _DIGEST = 32
+_SPARE_BYTES, _TIMES_MODULES = 2**28, 16
+"""A checkpoint is smaller than so many bytes and times its modules: an optimiser keeps a few numbers a parameter."""
+_PIECE = 2**20
 
 
 class RunState:
@@ -70,17 +74,17 @@ class RunState:
         """Steps that are done: 0 where there is no checkpoint, or a damaged one, which is set aside with a warning.
 
         Raises:
-            TrainingError: a checkpoint of another run, or one that cannot be read or moved.
+            TrainingError: a checkpoint of another run, one that cannot be read or moved, or no regular file.
         """
         if self.path is None:
             return 0
         for torn in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):  # a kill while one was written
             torn.unlink(missing_ok=True)
-        if not self.path.is_file():
+        if not self.path.exists():
             return 0
         before: dict[str, Any] | None = None
         try:
-            state = _sealed_state(self.path)
+            state = _sealed_state(self.path, self._most_bytes())
             if state["identity"] != self.identity:
                 raise TrainingError(
                     f"checkpoint {self.path}: is of another run (other options); remove it, or name another file"
@@ -100,6 +104,10 @@ class RunState:
             self._set_aside(self.path, first_line(error))
             return 0
         return done
+
+    def _most_bytes(self) -> int:
+        tensors = (t for module in self.modules.values() for t in module.state_dict().values())
+        return _SPARE_BYTES + _TIMES_MODULES * sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
 
     def _content(self) -> dict[str, Any]:
         """What changes with every step."""
@@ -146,16 +154,25 @@ def _seal(path: Path) -> None:
         file.write(_MARK + digest)
 
 
-def _sealed_state(path: Path) -> Mapping[str, Any]:
-    """What a sealed file holds; any exception where it is damaged."""
-    content = path.read_bytes()
-    body, seal = content[: -len(_MARK) - _DIGEST], content[-len(_MARK) - _DIGEST :]
-    del content
-    if not seal.startswith(_MARK) or len(seal) != len(_MARK) + _DIGEST:
-        raise ValueError("truncated, or not a checkpoint of this version")
-    if hashlib.blake2b(body, digest_size=_DIGEST).digest() != seal[len(_MARK) :]:
-        raise ValueError("its checksum is another")
-    state: Mapping[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+def _sealed_state(path: Path, most_bytes: int) -> Mapping[str, Any]:
+    """What a sealed file holds; a TrainingError where it is no file, any other exception where it is damaged."""
+    with open_regular(path, what="a checkpoint", error=TrainingError, name=f"checkpoint {path}") as file:
+        size = file.seek(0, os.SEEK_END) - len(_MARK) - _DIGEST
+        if size > most_bytes:
+            raise ValueError(f"{size:,} bytes, more than one of this run can have")
+        file.seek(max(0, size))
+        seal = file.read(len(_MARK) + _DIGEST)
+        if size < 0 or not seal.startswith(_MARK):
+            raise ValueError("truncated, or not a checkpoint of this version")
+        file.seek(0)
+        digest = hashlib.blake2b(digest_size=_DIGEST)
+        for start in range(0, size, _PIECE):
+            digest.update(file.read(min(_PIECE, size - start)))
+        if digest.digest() != seal[len(_MARK) :]:
+            raise ValueError("its checksum is another")
+        check_torch_file(file)
+        # Of the zip format the directory at the end is found before what follows it.
+        state: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     if state["format"] != _FORMAT:
         raise ValueError("not a checkpoint of this version")
     return state

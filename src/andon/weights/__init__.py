@@ -8,7 +8,7 @@ from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
     from andon.weights.initialisation import orthogonal_initialisation, random_weights
-    from andon.weights.published import all_published, cache_directory, published_weights
+    from andon.weights.published import PublishedFile, all_published, cache_directory, published_weights
     from andon.weights.record import WeightsRecord
     from andon.weights.resolution import (
         check_weights,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from andon.weights.state_dicts import check_state_dict, file_sha256, load_into, read_state_dict
 
 __all__ = [
+    "PublishedFile",
     "WeightsRecord",
     "all_published",
     "cache_directory",
@@ -47,7 +48,7 @@ __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "andon.weights.initialisation": "orthogonal_initialisation random_weights",
-        "andon.weights.published": "all_published cache_directory published_weights",
+        "andon.weights.published": "PublishedFile all_published cache_directory published_weights",
         "andon.weights.record": "WeightsRecord",
         "andon.weights.resolution": (
             "check_weights fetch_weights find_part find_weights located random_seed searched_places split_hash"

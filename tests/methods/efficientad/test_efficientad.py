@@ -219,7 +219,7 @@ def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
         ({"quantiles": (0.9, 0.9)}, "smaller first"),
     ):
         with pytest.raises(ConfigError, match=message):
-            create_method("efficientad", options)
+            create_method("efficientad", options, preset="paper")
 
 
 def test_report_tells_losses_stages_weights_and_what_was_shortened() -> None:

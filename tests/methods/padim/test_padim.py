@@ -35,7 +35,7 @@ def noise_images(n: int, seed: int) -> list[np.ndarray[Any, Any]]:
 
 
 def make(**options: Any) -> Padim:
-    method = create_method("padim", {**SMALL, **options})
+    method = create_method("padim", {**SMALL, **options}, preset="paper")
     assert isinstance(method, Padim)
     return method
 
@@ -183,7 +183,7 @@ def test_layers_may_be_any_stages_with_the_finest_first() -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    config = create_method("padim").config.model_dump()
+    config = create_method("padim", preset="paper").config.model_dump()
     assert config["backbone"] == "resnet18"
     assert config["layers"] == ("layer1", "layer2", "layer3")
     assert (config["epsilon"], config["sigma"]) == (0.01, 4.0)

@@ -62,7 +62,7 @@ def good_images(n: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list
 
 
 def small(**options: Any) -> tuple[Patchcore, Pyramid]:
-    method = create_method("patchcore", {"transform": {"size": (64, 64)}, "sigma": 0, **options})
+    method = create_method("patchcore", {"transform": {"size": (64, 64)}, "sigma": 0, **options}, preset="paper")
     assert isinstance(method, Patchcore)
     method.extractor = extractor = Pyramid()
     return method, extractor
@@ -443,7 +443,7 @@ def test_features_that_are_not_finite_name_the_image() -> None:
 )
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        create_method("patchcore", options)
+        create_method("patchcore", options, preset="paper")
 
 
 def test_one_image_is_enough() -> None:

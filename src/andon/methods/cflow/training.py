@@ -166,7 +166,8 @@ class FlowStage(Stage[Fibres]):
         self.order = SampleOrder(n, batch, fitting.seed)
         self.fibres = min(config.fibres, batch * self.positions)
         self.steps_a_batch = batch * self.positions // self.fibres
-        self.full_steps = math.ceil(config.meta_epochs * config.sub_epochs * n / batch) * self.steps_a_batch
+        passes = config.meta_epochs * config.sub_epochs
+        self.full_steps = math.ceil(passes * features.images.n_sources / batch) * self.steps_a_batch
         self.steps = budgeted(self.full_steps, config.budget)
         self._shuffled: tuple[int, torch.Tensor, torch.Tensor] | None = None
         generator = step_generator(fitting.seed, "flow", scale)

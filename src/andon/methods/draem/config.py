@@ -56,6 +56,20 @@ class DraemConfig(ReconstructionConfig):
 
 _STUDY: Mapping[str, Any] = {"textures": "noise", "rotation_probability": 0.0, "batch_size": 32}
 
+# Minutes on a CPU: small images and networks.
+_QUICK: Mapping[str, Any] = {
+    "transform": {"size": (96, 96)},
+    "n_textures": 200,
+    "reconstructive_width": 8,
+    "discriminative_width": 8,
+    "epochs": 100,
+    "train_batch_size": 2,
+    "learning_rate": 4e-3,
+    "perlin_exponents": (1, 4),
+    "rotation_probability": 0.0,
+    "score_window": 9,
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The AutoVI study named no textures and rotated none of the images.
     "study": _STUDY,
@@ -63,16 +77,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "released-code": {**_STUDY, "score_window": 1, "perlin_exponents": (0, 6), "initialisation": "torch"},
     # The method's authors' code, where it differs from their paper.
     "authors-code": {"beta": (0.2, 1.0), "rotation": 90.0, "decay_at": (0.8, 0.9), "decay": 0.2},
-    "embedded": {
-        "transform": {"size": (96, 96)},
-        "n_textures": 200,
-        "reconstructive_width": 8,
-        "discriminative_width": 8,
-        "epochs": 100,
-        "train_batch_size": 2,
-        "learning_rate": 4e-3,
-        "perlin_exponents": (1, 4),
-        "rotation_probability": 0.0,
-        "score_window": 9,
-    },
+    "default": _QUICK,
+    "designed": _QUICK,
+    "embedded": _QUICK,
 }

@@ -80,26 +80,30 @@ _STUDY: Mapping[str, Any] = {
     "upsampling_rotation_probability": 0.0,
 }
 
+# A minute or two on a CPU for 60 images: what needs tens of thousands of steps to be learned is left out.
+_QUICK: Mapping[str, Any] = {
+    "weights": "embedded",
+    "transform": {"size": (128, 128)},
+    "epoch_samples": None,
+    "epochs": 16,
+    "upsampling_epochs": 0,
+    "train_batch_size": 4,
+    "learning_rate": 2e-3,
+    "rotation_probability": 0.0,
+    "perlin_exponents": (1, 4),
+    "decoder": "general",
+    "restriction_mean": True,
+    "subspace_width": 32,
+    "detection_width": 8,
+    "score_window": 5,
+}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The AutoVI study: 500 epochs of the images that there are, none of them augmented.
     "study": _STUDY,
     # Its schedulers are never stepped, and its focal loss takes a softmax of probabilities.
     "released-code": {**_STUDY, "decay_at": (), "softmax_twice": True},
-    # A minute or two on a CPU for 60 images: what needs tens of thousands of steps to be learned is left out.
-    "embedded": {
-        "weights": "embedded",
-        "transform": {"size": (128, 128)},
-        "epoch_samples": None,
-        "epochs": 16,
-        "upsampling_epochs": 0,
-        "train_batch_size": 4,
-        "learning_rate": 2e-3,
-        "rotation_probability": 0.0,
-        "perlin_exponents": (1, 4),
-        "decoder": "general",
-        "restriction_mean": True,
-        "subspace_width": 32,
-        "detection_width": 8,
-        "score_window": 5,
-    },
+    "default": _QUICK,
+    "designed": _QUICK,
+    "embedded": _QUICK,
 }

@@ -29,7 +29,7 @@ _PAD = 4
 """Vectors that a map without padding lacks at each side (section 3.3)."""
 _EXTRACTOR = "teacher.extractor."
 _STUDY: Mapping[str, Any] = {"size": "medium", "epochs": 250, "validation_share": 0.05}
-_EMBEDDED: Mapping[str, Any] = {
+_QUICK: Mapping[str, Any] = {
     "teacher": "andon-features",
     "layers": ("cells",),
     "weights": "embedded",
@@ -110,7 +110,9 @@ class EfficientAd(Method[EfficientAdConfig]):
         # The small network; a schedule that is stepped once an epoch, after int(0.95 · 250) of them. (The code also
         # trains on all images, and normalises maps on good test images, enlarged first: no option here does.)
         "released-code": {**_STUDY, "size": "small", "decay_at": 237 / 250},
-        "embedded": _EMBEDDED,
+        "default": _QUICK,
+        "designed": _QUICK,
+        "embedded": _QUICK,
     }
 
     @cached_property

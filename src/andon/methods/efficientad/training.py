@@ -57,13 +57,15 @@ class Split(NamedTuple):
 
     @classmethod
     def of(cls, images: Images, config: EfficientAdConfig, seed: int) -> Split:
-        """``validation_share`` of the images is held out; of a single one it is both."""
-        held_out = min(max(1, round(config.validation_share * len(images))), len(images) - 1)
-        order = [int(i) for i in numpy_step_generator(seed, "validation").permutation(len(images))]
-        train = images.subset(sorted(order[held_out:]))
+        """``validation_share`` of the images is held out, each with all its versions; of a single one it is both."""
+        n, sources = images.n_sources, images.sources
+        held_out = min(max(1, round(config.validation_share * n)), n - 1)
+        order = [int(i) for i in numpy_step_generator(seed, "validation").permutation(n)]
+        chosen = set(order[:held_out])
+        train = images.subset([i for i, source in enumerate(sources) if source not in chosen])
         if config.extra_normalisation or held_out == 0:
             return cls(train, images, overlaps=True)
-        return cls(train, images.subset(sorted(order[:held_out])), overlaps=False)
+        return cls(train, images.subset([i for i, source in enumerate(sources) if source in chosen]), overlaps=False)
 
 
 class DescribedImages:
@@ -160,7 +162,7 @@ class EfficientAdStage(Stage[Batch]):
         self.penalty, self.seed, self.transform = penalty, seed, config.transform
         self.full_steps = config.steps
         if config.epochs is not None:
-            self.full_steps = steps_of_epochs(config.epochs, len(images), config.train_batch_size)
+            self.full_steps = steps_of_epochs(config.epochs, images.n_sources, config.train_batch_size)
         self.steps = budgeted(self.full_steps, config.budget)
         self.channels_last = device.type == "cuda"
         self.order = SampleOrder(len(images), config.train_batch_size, seed)

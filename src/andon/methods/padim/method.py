@@ -9,10 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from andon.core import ConfigError, DetectorError, TrainingError
-from andon.features import Extractor
+from andon.data import Images
+from andon.features import Extractor, iterate_features
+from andon.methods._config import DESIGNED_FEATURES, LEARNED_FEATURES
 from andon.methods._maps import upsample_and_smooth
-from andon.methods.base import EMBEDDED_FEATURES, FeatureDetector, FeatureMethod, Fitting, MethodConfig
+from andon.methods.base import (
+    FeatureDetector,
+    FeatureMethod,
+    Fitting,
+    MethodConfig,
+)
 from andon.methods.padim.config import PadimConfig
+from andon.methods.padim.downdate import without_vectors
 from andon.methods.padim.gaussians import StreamingGaussian, in_parallel, positions_first, whitening
 from andon.weights import WeightsRecord
 
@@ -104,6 +112,20 @@ class PadimDetector(FeatureDetector):
         maps = upsample_and_smooth(coarse, self.transform.output_size, self.config.sigma)
         return maps.amax((1, 2)), maps
 
+    def without(self, images: Images, left_out: Sequence[int]) -> PadimDetector | None:
+        """The detector without some training images (``detector_without``)."""
+        parts = iterate_features(
+            self.extractor,
+            images.subset(left_out),
+            self.transform,
+            batch_size=self.config.batch_size,
+            device=self.device,
+            stage="calibration",
+        )
+        vectors = torch.cat([embed(features, self._kept) for _, features in parts])
+        found = without_vectors(self.mean, self.whitening, len(images), vectors, self.config.epsilon)
+        return None if found is None else PadimDetector(self.config, self.extractor, self.channels, self.grid, *found)
+
 
 class Padim(FeatureMethod[PadimConfig]):
     """A Gaussian at every position of the feature map; anomaly = Mahalanobis distance to it.
@@ -117,7 +139,12 @@ class Padim(FeatureMethod[PadimConfig]):
     title = "PaDiM"
     paper = "Defard et al., PaDiM, ICPR workshops 2021, arXiv 2011.08785"
     Config: ClassVar[type[MethodConfig]] = PadimConfig
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"study": {}, "embedded": EMBEDDED_FEATURES}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": LEARNED_FEATURES,
+        "study": {},
+        "designed": DESIGNED_FEATURES,
+        "embedded": DESIGNED_FEATURES,
+    }
 
     def learn(self, fitting: Fitting) -> PadimDetector:
         extractor = fitting.adapted(self.extractor)

@@ -18,8 +18,9 @@ class PatchcoreConfig(FeatureConfig):
     The form in the paper's published code is ``embedding="pooled", image_score="max"``.
 
     Attributes:
-        backbone, layers, weights: of the frozen extractor (``create_extractor``). The finest layer's grid is
-            the grid of patches; coarser ones are upsampled to it bilinearly.
+        backbone, layers, weights: of the frozen extractor (``create_extractor``).
+        grid_stride: stride of the grid of patches, in pixels of the method's input; None for the finest layer's.
+            Coarser layers are upsampled to it bilinearly, finer ones averaged.
         patch_size: side of the neighbourhood that is averaged around each position, stride 1, zero-padded; odd.
         embedding: "concatenate": neighbourhoods are averaged, layers concatenated (512 + 1,024 channels by default).
             "pooled": channels and neighbourhood together are pooled to ``pretrain_dim`` values a layer, and these to
@@ -35,6 +36,7 @@ class PatchcoreConfig(FeatureConfig):
     """
 
     transform: Transform = Transform(size=(256, 256), crop=(224, 224))
+    grid_stride: int | None = Field(default=None, ge=1)
     patch_size: int = Field(default=3, ge=1, le=31)
     embedding: Literal["concatenate", "pooled"] = "concatenate"
     pretrain_dim: int = Field(default=1024, ge=1)

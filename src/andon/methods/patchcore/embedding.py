@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,10 +29,9 @@ def patch_parts(config: PatchcoreConfig, features: Sequence[torch.Tensor]) -> tu
     """
     if config.embedding == "concatenate":
         size = config.patch_size
-        return _finest_first(
-            [F.avg_pool2d(f, size, stride=1, padding=size // 2, count_include_pad=True) for f in features]
-        )
-    pooled = [_pooled(config, f) for f in features]
+        averaged = [F.avg_pool2d(f, size, stride=1, padding=size // 2, count_include_pad=True) for f in features]
+        return _finest_first([_no_finer(config, part) for part in averaged])
+    pooled = [_no_finer(config, _pooled(config, f)) for f in features]
     window, rest = divmod(len(pooled) * config.pretrain_dim, config.target_dim)
     if rest == 0 and config.pretrain_dim % window == 0:
         # Every target value averages values of one layer only, so that the layers stay apart.
@@ -39,6 +39,16 @@ def patch_parts(config: PatchcoreConfig, features: Sequence[torch.Tensor]) -> tu
     height, width = max((part.shape[-2:] for part in pooled), key=lambda size: size[0] * size[1])
     maps = torch.cat([upsample(part, (height, width)) for part in pooled], dim=1)
     return (_average_channels(maps, config.target_dim),)
+
+
+def _no_finer(config: PatchcoreConfig, part: torch.Tensor) -> torch.Tensor:
+    """A layer that is finer than the grid of patches, averaged to it."""
+    if config.grid_stride is None:
+        return part
+    height, width = (math.ceil(n / config.grid_stride) for n in config.transform.output_size)
+    if part.shape[-2] <= height and part.shape[-1] <= width:
+        return part
+    return F.adaptive_avg_pool2d(part, (min(height, part.shape[-2]), min(width, part.shape[-1])))
 
 
 def embed(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -7,9 +7,17 @@ from typing import Any, ClassVar
 
 import torch
 
+from andon.data import Images
 from andon.features import Extractor
+from andon.methods._config import DESIGNED_FEATURES, LEARNED_FEATURES
+from andon.methods._leaving_out import Recall
 from andon.methods._maps import upsample_and_smooth
-from andon.methods.base import EMBEDDED_FEATURES, FeatureDetector, FeatureMethod, Fitting, MethodConfig
+from andon.methods.base import (
+    FeatureDetector,
+    FeatureMethod,
+    Fitting,
+    MethodConfig,
+)
 from andon.methods.patchcore.config import PatchcoreConfig
 from andon.methods.patchcore.embedding import dimension, embed, patch_parts
 from andon.methods.patchcore.filling import Filling
@@ -43,6 +51,24 @@ class PatchcoreDetector(FeatureDetector):
         maps = upsample_and_smooth(grid, self.transform.output_size, self.config.sigma)
         return self._image_scores(parts, distances, nearest), maps
 
+    def recall(self, batch: torch.Tensor) -> Recall:
+        """The bank's nearest patch to every patch of float32 ``[B, 3, H, W]``."""
+        parts = self.parts(self.extractor(batch))
+        distances, nearest = self.bank.nearest(parts)
+        shape = (-1, *parts[0].shape[-2:])
+        return Recall(distances.view(shape), nearest.view(shape))
+
+    def without(self, images: Images, left_out: Sequence[int]) -> PatchcoreDetector | None:
+        """The detector without some training images (``detector_without``); None where the bank is a selection."""
+        config = self.config
+        every = config.coreset == "none" or (config.coreset_ratio == 1 and config.coreset_size is None)
+        if not every or len(self.bank) % len(images):
+            return None
+        kept = torch.ones(len(images), dtype=torch.bool, device=self.device)
+        kept[list(left_out)] = False
+        rows = kept.repeat_interleave(len(self.bank) // len(images))
+        return PatchcoreDetector(config, self.extractor, MemoryBank.of(self.bank.centred[rows] + self.bank.mean))
+
     def _image_scores(
         self, parts: Sequence[torch.Tensor], distances: torch.Tensor, nearest: torch.Tensor
     ) -> torch.Tensor:
@@ -62,6 +88,11 @@ class PatchcoreDetector(FeatureDetector):
         return torch.stack(scores)
 
 
+# The designed features average their cells over 3 × 3 already. The mean of the 20 largest of 784 distances is a little
+# steadier than the largest alone.
+_DESIGNED: Mapping[str, Any] = {**DESIGNED_FEATURES, "patch_size": 1, "image_score": "mean_top_k", "top_k": 20}
+
+
 class Patchcore(FeatureMethod[PatchcoreConfig]):
     """Patchcore (Roth et al. 2022).
 
@@ -77,11 +108,19 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
     title = "Patchcore"
     paper = "Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022, arXiv:2106.08265"
     Config: ClassVar[type[MethodConfig]] = PatchcoreConfig
-    # The embedded extractor averages its cells over 3 × 3 already. The mean of the 20 largest of 784 distances is a
-    # little steadier than the largest alone.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Chosen by measurement on real images (docs/features.md).
+        "default": {
+            **LEARNED_FEATURES,
+            "layers": ("row3", "row5", "row6"),
+            "transform": {"size": (448, 448), "crop": None},
+            "grid_stride": 16,
+            "image_score": "mean_top_k",
+            "top_k": 8,
+        },
         "study": {},
-        "embedded": {**EMBEDDED_FEATURES, "patch_size": 1, "image_score": "mean_top_k", "top_k": 20},
+        "designed": _DESIGNED,
+        "embedded": _DESIGNED,
     }
 
     def learn(self, fitting: Fitting) -> PatchcoreDetector:

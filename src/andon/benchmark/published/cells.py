@@ -1,4 +1,4 @@
-"""The figures that the AutoVI study printed, to stand beside measured ones.
+"""Tables 6 to 10 of the AutoVI study, cell by cell.
 
 Source: Carvalho, Lafou, Durupt, Leblanc, Grandvalet: *Detecting visual anomalies in an industrial environment:
 Unsupervised methods put to the test on the AutoVI dataset*, Computers in Industry 163 (2024), 104151, Tables 6–10

@@ -1,0 +1,123 @@
+"""ELPV: cells of solar modules by electroluminescence, as the package ``elpv-dataset`` of the index brings them.
+
+Buerhop-Lutz et al., A benchmark for visual identification of defective solar cells in electroluminescence imagery, EU
+PVSEC 2018: 2,624 grey images of 300 × 300 pixels, each with the module's kind (mono- or polycrystalline) and a
+probability of being defective by experts (0, 1/3, 2/3, 1). No masks. CC BY-NC-SA 4.0: not for commercial use.
+
+The package holds ``elpv_dataset/data/labels.csv`` and ``elpv_dataset/data/images/*.png``. Its code is never imported.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from andon.core import DataError
+
+__all__ = ["ELPV_LICENCE", "ELPV_PACKAGE", "ElpvCell", "elpv_cells", "elpv_folder", "write_elpv"]
+
+ELPV_PACKAGE = "elpv-dataset"
+ELPV_LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
+_TRAIN_SHARE = 0.8
+
+
+class ElpvCell(NamedTuple):
+    """One image.
+
+    Attributes:
+        path: its file.
+        probability: of being defective, 0 to 1.
+        kind: "mono" or "poly".
+    """
+
+    path: Path
+    probability: float
+    kind: str
+
+
+def elpv_folder() -> Path | None:
+    """The folder with ``labels.csv`` of the installed package; None where it is not installed."""
+    try:
+        folder = Path(str(metadata.distribution(ELPV_PACKAGE).locate_file("elpv_dataset/data")))
+    except metadata.PackageNotFoundError:
+        return None
+    return folder if (folder / "labels.csv").is_file() else None
+
+
+def elpv_cells(folder: Path) -> list[ElpvCell]:
+    """All images of the data set, in the order of ``labels.csv``.
+
+    Raises:
+        DataError: a line that is not "file probability kind", or an image that is not there.
+    """
+    labels = folder / "labels.csv"
+    cells = []
+    for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            name, probability, kind = words[0], float(words[1]), words[2]
+        except (IndexError, ValueError):
+            raise DataError(f"{labels}, line {number}: expected 'file probability kind', not {line!r}") from None
+        path = folder / name
+        if kind not in ("mono", "poly") or not 0 <= probability <= 1:
+            raise DataError(f"{labels}, line {number}: expected mono or poly and a probability, not {line!r}")
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{labels}, line {number}: there is no image {name} in {folder}")
+        cells.append(ElpvCell(path, probability, kind))
+    return cells
+
+
+def write_elpv(
+    source: Path, target: Path, *, train: int | None = None, test: int | None = None, seed: int = 0
+) -> dict[str, tuple[int, int, int]]:
+    """Writes the data set as two categories, ``elpv_mono`` and ``elpv_poly``, in MVTec AD's layout.
+
+    Good is probability 0, defective probability 1; what the experts were unsure of is left out. A seeded draw of four
+    fifths of the good images is for training, the rest for testing.
+
+    Args:
+        source: the folder with ``labels.csv``.
+        target: the data set's new folder; it appears whole or not at all.
+        train: at most so many training images a category, evenly spaced; None for all.
+        test: at most so many good and so many defective test images a category.
+        seed: of the draw.
+
+    Returns:
+        (training, good test, defective test) images by category.
+    """
+    cells = elpv_cells(source)
+    scratch = target.with_name(f"{target.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    counts = {}
+    for kind in ("mono", "poly"):
+        good = [cell.path for cell in cells if cell.kind == kind and cell.probability == 0]
+        bad = [cell.path for cell in cells if cell.kind == kind and cell.probability == 1]
+        order = np.random.default_rng(seed).permutation(len(good))
+        n_train = round(_TRAIN_SHARE * len(good))
+        parts = {
+            "train/good": _spread([good[i] for i in sorted(order[:n_train])], train),
+            "test/good": _spread([good[i] for i in sorted(order[n_train:])], test),
+            "test/defective": _spread(bad, test),
+        }
+        for part, paths in parts.items():
+            folder = scratch / f"elpv_{kind}" / part
+            folder.mkdir(parents=True)
+            for path in paths:
+                shutil.copyfile(path, folder / path.name)
+        train_count, good_count, bad_count = (len(paths) for paths in parts.values())
+        counts[f"elpv_{kind}"] = (train_count, good_count, bad_count)
+    scratch.rename(target)
+    return counts
+
+
+def _spread(paths: list[Path], at_most: int | None) -> list[Path]:
+    """At most so many, evenly spaced."""
+    if at_most is None or len(paths) <= at_most:
+        return paths
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).round().astype(int)]

@@ -1,0 +1,215 @@
+"""EfficientNet-Lite 0, 1 and 2 as frozen feature extractors.
+
+EfficientNet: rethinking model scaling for convolutional neural networks (Tan & Le, ICML 2019; arXiv 1905.11946, Table 1
+and section 4) in the "Lite" form of its authors: no squeeze-and-excitation, ReLU6 for swish, and neither the stem, the
+first and last row's depth, nor the head is scaled. Tensor names are those of the PyTorch conversions of Google's
+checkpoints, so that these load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["LITE_ARCHITECTURES", "EfficientNetLite", "LiteArchitecture", "blank_efficientnet"]
+
+_BATCH_NORM_EPS = 1e-3
+_STEM = 32
+_HEAD = 1280
+
+
+class _Row(NamedTuple):
+    """A row of Table 1: blocks of one kind, the first of which may halve the map."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    inputs: int
+    outputs: int
+
+
+_ROWS = (
+    _Row(1, 3, 1, 1, 32, 16),
+    _Row(2, 3, 2, 6, 16, 24),
+    _Row(2, 5, 2, 6, 24, 40),
+    _Row(3, 3, 2, 6, 40, 80),
+    _Row(3, 5, 1, 6, 80, 112),
+    _Row(4, 5, 2, 6, 112, 192),
+    _Row(1, 3, 1, 6, 192, 320),
+)
+
+
+class LiteArchitecture(NamedTuple):
+    """What tells one EfficientNet-Lite from another: the scaling of section 4.
+
+    Attributes:
+        width: factor of the channels, which are then rounded to multiples of 8.
+        depth: factor of a row's blocks, rounded up.
+        size: side of the images that it was trained on.
+    """
+
+    width: float
+    depth: float
+    size: int
+
+    @property
+    def rows(self) -> tuple[_Row, ...]:
+        """The seven rows, scaled."""
+        last = len(_ROWS) - 1
+        return tuple(
+            row._replace(
+                repeats=row.repeats if i in (0, last) else math.ceil(row.repeats * self.depth),
+                inputs=row.inputs if i == 0 else self._channels(row.inputs),
+                outputs=self._channels(row.outputs),
+            )
+            for i, row in enumerate(_ROWS)
+        )
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels that each of the seven rows gives."""
+        return tuple(row.outputs for row in self.rows)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each row's map in input pixels."""
+        strides, stride = [], 2
+        for row in _ROWS:
+            stride *= row.stride
+            strides.append(stride)
+        return tuple(strides)
+
+    def _channels(self, channels: int) -> int:
+        """Scaled and rounded to a multiple of 8, but never down by more than a tenth."""
+        scaled = channels * self.width
+        rounded = max(8, int(scaled + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+LITE_ARCHITECTURES = {
+    "efficientnet_lite0": LiteArchitecture(1.0, 1.0, 224),
+    "efficientnet_lite1": LiteArchitecture(1.0, 1.1, 240),
+    "efficientnet_lite2": LiteArchitecture(1.1, 1.2, 260),
+}
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: ⌈n/stride⌉ outputs, an odd pixel of padding on the right and bottom.
+
+    At stride 1 that is the usual symmetric padding; at stride 2 on maps of even size it is not, and weights that were
+    trained with it give other features where it is left out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride != 1:
+            missing = [max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in (x.shape[-1], x.shape[-2])]
+            left, top = missing[0] // 2, missing[1] // 2
+            x = F.pad(x, (left, missing[0] - left, top, missing[1] - top))
+        return super().forward(x)
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=_BATCH_NORM_EPS)
+
+
+def _relu6(x: torch.Tensor) -> torch.Tensor:
+    return F.hardtanh_(x, 0.0, 6.0)
+
+
+class _Block(nn.Module):
+    """Mobile inverted bottleneck (MBConv): expand, filter each channel by itself, project; no activation at the end."""
+
+    def __init__(self, row: _Row, inputs: int, stride: int) -> None:
+        super().__init__()
+        inner = inputs * row.expansion
+        if row.expansion != 1:
+            self._expand_conv = _SameConv2d(inputs, inner, 1)
+            self._bn0 = _batch_norm(inner)
+        self._depthwise_conv = _SameConv2d(inner, inner, row.kernel, stride, groups=inner)
+        self._bn1 = _batch_norm(inner)
+        self._project_conv = _SameConv2d(inner, row.outputs, 1)
+        self._bn2 = _batch_norm(row.outputs)
+        self.expands = row.expansion != 1
+        self.adds = stride == 1 and inputs == row.outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = _relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        inner = _relu6(self._bn1(self._depthwise_conv(inner)))
+        out: torch.Tensor = self._bn2(self._project_conv(inner))
+        if self.adds:
+            out = out.add_(x)
+        return out
+
+
+class EfficientNetLite(nn.Module):
+    """An EfficientNet-Lite's rows; head and classifier are there only where ``num_classes`` asks for them.
+
+    Args:
+        architecture: a value of ``LITE_ARCHITECTURES``.
+        last_row: the last row that is built, 1..7: later ones cost neither memory nor time.
+        num_classes: outputs of the classifier ``_fc``; 0 for none (needs the seventh row).
+    """
+
+    def __init__(self, architecture: LiteArchitecture, last_row: int = 7, num_classes: int = 0) -> None:
+        super().__init__()
+        if not 1 <= last_row <= 7 or (num_classes and last_row != 7):
+            raise ValueError(f"last_row must be 1..7, and 7 with a classifier, not {last_row}")
+        self._conv_stem = _SameConv2d(3, _STEM, 3, 2)
+        self._bn0 = _batch_norm(_STEM)
+        blocks, self.ends = [], []
+        for row in architecture.rows[:last_row]:
+            for i in range(row.repeats):
+                first = i == 0
+                blocks.append(_Block(row, row.inputs if first else row.outputs, row.stride if first else 1))
+            self.ends.append(len(blocks))
+        self._blocks = nn.ModuleList(blocks)
+        self.has_head = num_classes > 0
+        if self.has_head:
+            self._conv_head = _SameConv2d(architecture.channels[-1], _HEAD, 1)
+            self._bn1 = _batch_norm(_HEAD)
+            self._fc = nn.Linear(_HEAD, num_classes)
+
+    def stages(self, x: torch.Tensor, wanted: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """Feature maps of the rows ``wanted`` (1..7), in that order; later rows are not computed.
+
+        Args:
+            x: float32 ``[B, 3, H, W]``; row j gives ``[B, channels[j-1], ⌈H/strides[j-1]⌉, ⌈W/strides[j-1]⌉]``.
+        """
+        x = _relu6(self._bn0(self._conv_stem(x)))
+        found, start = {}, 0
+        for row, end in enumerate(self.ends[: max(wanted)], start=1):
+            for block in list(self._blocks)[start:end]:
+                x = block(x)
+            start = end
+            found[row] = x
+        return tuple(found[row] for row in wanted)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class logits ``[B, num_classes]``, or without a classifier the last row's map."""
+        (x,) = self.stages(x, [len(self.ends)])
+        if not self.has_head:
+            return x
+        out: torch.Tensor = self._fc(_relu6(self._bn1(self._conv_head(x))).mean((2, 3)))
+        return out
+
+
+def blank_efficientnet(architecture: LiteArchitecture, last_row: int = 7, num_classes: int = 0) -> EfficientNetLite:
+    """An EfficientNet-Lite whose parameters hold nothing yet; every tensor must be filled before use."""
+    with torch.device("meta"):
+        network = EfficientNetLite(architecture, last_row, num_classes)
+    network = network.to_empty(device="cpu")
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+    return network

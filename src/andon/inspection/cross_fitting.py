@@ -1,0 +1,118 @@
+"""Scores of good images by detectors that did not see them: cross-fitting over blocks in shooting order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from andon.core import ConfigError, ProgressCallback, TrainingError, no_progress
+from andon.data import Images
+from andon.features import Extractor
+from andon.inspection.calibration import DEFAULT_BLOCKS, ConformalCalibration, blocks
+from andon.inspection.regions import EVERYWHERE, Readings, Regions
+from andon.methods import Detector, FeatureMethod, FitRun, Method, detector_without
+
+__all__ = ["FixedExtractor", "cross_fitted", "readings_of", "refit_without"]
+
+_LEAST_IMAGES = 3
+
+
+class FixedExtractor(Extractor):
+    """An extractor that stays as it is, whatever images it is to be adapted to."""
+
+    def __init__(self, inner: Extractor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.channels, self.strides, self.weights = inner.channels, inner.strides, inner.weights
+
+    @property
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found: tuple[torch.Tensor, ...] = self.inner(batch)
+        return found
+
+
+def cross_fitted(
+    method: Method[Any],
+    detector: Detector,
+    images: Images,
+    *,
+    seed: int = 0,
+    n_blocks: int = DEFAULT_BLOCKS,
+    regions: Regions = EVERYWHERE,
+    run: FitRun | None = None,
+    refit: bool = False,
+) -> ConformalCalibration:
+    """Calibration of a detector on its own training images, block by block.
+
+    Each block is scored by the detector that the other images give: taken out of the detector at hand where that gives
+    the same scores (``detector_without``), fitted anew otherwise, on the extractor as it was adapted to all images.
+
+    Args:
+        method: the recipe.
+        detector: what it learned from ``images``.
+        images: good ones in shooting order, at least 3; with a cache their features are computed once.
+        seed: that ``detector`` was fitted with.
+        n_blocks: contiguous blocks; as many as there are images where those are fewer.
+        regions: what counts.
+        run: device, progress, checkpoints.
+        refit: fit anew even where that is not needed (the tests compare).
+
+    Raises:
+        TrainingError: fewer than 3 images.
+    """
+    run = run or FitRun()
+    if len(images) < _LEAST_IMAGES:
+        raise TrainingError(f"{len(images)} good images are too few to calibrate on; {_LEAST_IMAGES} are the least")
+    if n_blocks < 2:
+        raise ConfigError(f"blocks {n_blocks}: at least 2 are needed")
+    cut, parts, refitted = blocks(len(images), n_blocks), [], 0
+    for number, block in enumerate(cut):
+        without = None if refit else detector_without(detector, images, block)
+        if without is None:
+            without = refit_without(method, detector, images, block, seed=seed, run=run, number=number)
+            refitted += 1
+        parts.append(readings_of(without, images.subset(block), regions))
+        run.progress("calibration", number + 1, len(cut))
+    how = "each scored without its own block" + (f", {refitted} of {len(cut)} fitted anew" if refitted else "")
+    scores, maxima, medians = (np.concatenate(column) for column in zip(*parts, strict=True))
+    told = f"{len(images)} good images in {len(cut)} blocks in shooting order, {how}"
+    return ConformalCalibration(scores, maxima, medians, told)
+
+
+def refit_without(
+    method: Method[Any],
+    detector: Detector,
+    images: Images,
+    left_out: range,
+    *,
+    seed: int,
+    run: FitRun,
+    number: int = 0,
+) -> Detector:
+    """The detector that the other images give; the extractor is the one that ``detector`` has."""
+    again = type(method)(method.config)
+    extractor = getattr(detector, "extractor", None)
+    if isinstance(again, FeatureMethod) and isinstance(extractor, Extractor):
+        again.extractor = FixedExtractor(extractor)
+    rest = [i for i in range(len(images)) if i not in left_out]
+    checkpoints = None if run.checkpoints is None else run.checkpoints / f"block-{number}"
+    quiet = FitRun(run.device, checkpoints=checkpoints, checkpoint_seconds=run.checkpoint_seconds)
+    return again.fit(images.subset(rest), seed=seed, run=quiet)
+
+
+def readings_of(
+    detector: Detector, images: Images, regions: Regions, progress: ProgressCallback = no_progress
+) -> Readings:
+    """Scores and maps' values of images, in order; bounded memory."""
+
+    def each() -> Iterator[Readings]:
+        for prediction in detector.iterate_predictions(images, progress=progress):
+            yield regions.read(prediction)
+
+    return Readings(*(np.concatenate(column) for column in zip(*each(), strict=True)))

@@ -1,0 +1,1 @@
+"""Export of the whole chain, its verification, and its runtimes; ``andon.inspection`` names what is public."""
