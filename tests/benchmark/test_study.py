@@ -211,8 +211,10 @@ def test_the_small_synthetic_study_keeps_what_each_part_varies(line: Path) -> No
         for spec in expanded.specs:
             budget = SMALL.budgets.get(spec.method, 1.0)
             assert spec.config.get("budget", 1.0) == budget
-            assert spec.config.get("weights", "embedded") == "embedded"
-            assert spec.config.get("backbone", "andon-features") == "andon-features"
+            preset = "default" if spec.method != "thumbnail-nn" else None
+            default = create_method(spec.method, preset=preset).config.model_dump(mode="json")
+            for option in ("weights", "backbone", "teacher"):
+                assert spec.config.get(option) == default.get(option)
     augmented = [s.protocol.augmentation for s in parts["table11"].specs if s.protocol.augmentation is not None]
     assert set(augmented) == {Augmentation(versions=SMALL.versions)}
     sizes = {e.window.size for e in study_plans(small=True, synthetic=True)[2].plan.content.datasets if e.window}

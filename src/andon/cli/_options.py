@@ -81,7 +81,7 @@ Threads = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 EngineName = Annotated[
     Literal["local", "ray"],
-    typer.Option("--engine", help="local: processes of this machine. ray: a Ray cluster (andon[ray])."),
+    typer.Option("--engine", help="local: processes of this machine. ray: a Ray cluster (andon\\[ray])."),
 ]
 Address = Annotated[
     str | None,
@@ -94,7 +94,7 @@ AddedMethods = Annotated[
     typer.Option(
         "--add-method",
         metavar="METHOD",
-        help="One more method: file.py:Class, my_module:Class, or anomalib:Dinomaly with andon[anomalib]; repeatable.",
+        help="One more method: file.py:Class, my_module:Class, or anomalib:Dinomaly with andon\\[anomalib]; repeatable.",
         show_default=False,
     ),
 ]

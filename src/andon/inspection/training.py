@@ -85,16 +85,13 @@ def train_inspector(
         images = Images(images.items, cache or images.cache or ArrayCache(Path(folder)))
         seen, alignment = _in_frame(images, size, align, rotation)
         regions = _regions(roi, ignore, size)
-        run = FitRun(device, progress, checkpoints)
-        detector = recipe.fit(seen, seed=seed, run=run)
+        detector = recipe.fit(seen, seed=seed, run=(run := FitRun(device, progress, checkpoints)))
         calibration = cross_fitted(recipe, detector, seen, seed=seed, n_blocks=n, regions=regions, run=run)
         origins = _origins(detector, seen) if isinstance(detector, Recalls) else None
         thumbnail = _thumbnail(seen.image(0))
         provenance = _provenance(recipe, detector, images, size, seed, time.perf_counter() - start)
-    thresholds = calibration.thresholds(rate, look)
-    inspector = Inspector(
-        detector, calibration, thresholds, provenance, regions, alignment, thumbnail=thumbnail, origins=origins
-    )
+    at = calibration.thresholds(rate, look)
+    inspector = Inspector(detector, calibration, at, provenance, regions, alignment, None, thumbnail, origins)
     return inspector if second_day is None else inspector.with_second_day(*second_day, progress)
 
 

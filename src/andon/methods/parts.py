@@ -80,7 +80,7 @@ class LearnedPart:
 
 @dataclass(frozen=True)
 class PartStatus:
-    """Whether a part is there: ``source`` ("cache", "package", "embedded"), ``path``, ``size`` in bytes; None where not.
+    """Whether a part is there: ``source`` (cache, package, embedded), ``path``, ``size`` in bytes; None where not.
 
     A designed part is there without a file.
     """
