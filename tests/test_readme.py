@@ -29,7 +29,7 @@ def test_the_notebook_example(
     exec(compile(example, "README.md", "exec"), values)
     shown = capsys.readouterr().out
     assert "image AUROC" in shown
-    assert "(4, 448, 448)" in shown
+    assert "(4, 384, 384)" in shown
 
 
 def test_the_plan_is_a_plan() -> None:

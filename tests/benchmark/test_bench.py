@@ -487,7 +487,13 @@ def test_same_seed_same_result_in_process_and_out(write: Callable[..., Path], tm
 
 
 def test_features_are_computed_once_for_all_seeds(write: Callable[..., Path], tmp_path: Path) -> None:
-    config = {"weights": "random", "layers": ["layer1"], "n_channels": 8, "transform": {"size": [32, 32]}}
+    config = {
+        "backbone": "resnet18",
+        "weights": "random",
+        "layers": ["layer1"],
+        "n_channels": 8,
+        "transform": {"size": [32, 32]},
+    }
     plan = write(methods=[{"method": "padim", "config": config}], seeds=2, protocol={"calibration_folds": 2})
     run_plan(plan, tmp_path / "store", engine=HereEngine())
     first, second = Store(tmp_path / "store").records()

@@ -28,12 +28,12 @@ def _no_network(*_: object, **__: object) -> None:
 def test_every_missing_part_is_named_once_with_the_way_out(data: Path, tmp_path: Path) -> None:
     methods = ["thumbnail-nn", "padim", "patchcore", "efficientad", "dsr", "cflow"]
     with pytest.raises(WeightsError) as refused:
-        run_plan(make_plan([data], methods, seeds=2), tmp_path / "store")
+        run_plan(make_plan([data], methods, seeds=2, preset="study"), tmp_path / "store")
     message = str(refused.value)
     assert "\n" not in message
-    for part in ("wide_resnet50_2", "efficientad_teacher_small", "dsr_discrete_latent_model"):
+    for part in ("wide_resnet50_2", "efficientad_teacher_medium", "dsr_discrete_latent_model"):
         assert message.count(f"weights for {part} are not on this machine") == 1
-    assert message.count("PaDiM, Patchcore") >= 1
+    assert message.count("PaDiM study, Patchcore study") >= 1
     assert "preset: default" in message
     assert "random" not in message
     assert not (tmp_path / "store").exists()

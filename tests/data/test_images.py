@@ -28,13 +28,14 @@ def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that were decoded, as they were."""
+def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The test's files that were decoded, as they were; another test's may still be under way."""
     names: list[str] = []
     really = Images._decoded
 
     def decoded(self: Images, index: int, transform: Transform) -> np.ndarray:
-        names.append(self.name(index))
+        if str(tmp_path) in self.name(index):
+            names.append(self.name(index))
         return really(self, index, transform)
 
     monkeypatch.setattr(Images, "_decoded", decoded)

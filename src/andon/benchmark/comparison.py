@@ -127,7 +127,7 @@ def _resolved(method: str, config: str) -> dict[str, Any]:
     """The Config with the defaults of what it does not name: those of before an option existed."""
     from andon.methods import create_method
 
-    values: dict[str, Any] = create_method(method, json.loads(config)).config.model_dump(mode="json")
+    values: dict[str, Any] = create_method(method, json.loads(config), preset="paper").config.model_dump(mode="json")
     return values
 
 

@@ -263,7 +263,7 @@ def run_trial(trial: _Trial, progress: ProgressCallback) -> None:
     category, spec = trial.category, trial.spec
     placed(category, None)
     train = draw_shots(category.train, spec.protocol.shots, spec.seed, category.name)
-    method = create_method(trial.reference, spec.config)
+    method = create_method(trial.reference, spec.config, preset="paper")
     timed = time_fit(method, training_images(train, method, spec, None), run=FitRun(trial.device, progress))
     some = _some(category.test)
     start = time.perf_counter()

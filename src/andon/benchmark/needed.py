@@ -21,7 +21,7 @@ def check_weights(expanded: ExpandedPlan, todo: Sequence[ExperimentSpec]) -> Non
     packaged: list[str] = []
     methods = {(expanded.references[s.id], canonical_json(s.config)): s for s in todo}
     for (reference, _), spec in methods.items():
-        method = create_method(reference, spec.config)
+        method = create_method(reference, spec.config, preset="paper")
         try:
             check_method_weights(method)
         except WeightsError as error:

@@ -278,7 +278,8 @@ def gallery_samples(test: Sequence[Sample]) -> list[int]:
 
 
 def _create(spec: ExperimentSpec, options: RunOptions) -> Method[Any]:
-    return create_method(options.reference or spec.method, spec.config)
+    # What a config of an older version does not name has the value that it had: never a preset's.
+    return create_method(options.reference or spec.method, spec.config, preset="paper")
 
 
 class _CrossFitted(NamedTuple):

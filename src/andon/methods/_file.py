@@ -112,7 +112,7 @@ def _restored(
         if method is None and not known:
             # Not create_method's to decide: a reference to a module or file would run its code.
             raise DetectorError(f"{name}: was learned by {header['method']!r}, which is not installed")
-        recipe = method or create_method(header["method"], header["config"])
+        recipe = method or create_method(header["method"], header["config"], preset="paper")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, RecursionError) as error:
         raise _damaged(name, error) from error
     except DetectorError:

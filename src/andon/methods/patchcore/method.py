@@ -113,10 +113,10 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
         "default": {
             **LEARNED_FEATURES,
             "layers": ("row3", "row5", "row6"),
-            "transform": {"size": (448, 448), "crop": None},
+            "transform": {"size": (384, 384), "crop": None},
             "grid_stride": 16,
             "image_score": "mean_top_k",
-            "top_k": 8,
+            "top_k": 6,
         },
         "study": {},
         "designed": _DESIGNED,
