@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 __all__ = ["AndonError", "create_method", "evaluate", "load", "load_dataset"]
 
 # OpenMP's threads wait for each other by spinning. Beside another busy process that costs many times the work itself: a
-# waiting thread takes the processor from the one that is waited for. It is read when torch is loaded; who has set it wins.
+# waiting thread takes the processor from the one that is waited for. Read when torch is loaded; who has set it wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # `import andon` (and `andon --help`) does not pay for torch.

@@ -70,8 +70,8 @@ VICTIMS = {"main": "the run's own process", "worker": "an experiment's process",
 VICTIMS["all"] = "all at once"
 MARK = "ANDON_KILL_RUNS"
 ORPHAN_SECONDS = 30.0
-"""A fork server that has torch in its memory needs about one to end; one that is still importing it looks for its parent
-only afterwards, which takes as long as the import: some ten on a busy machine. The longest wait is in the table."""
+"""A fork server that has torch in its memory needs about one to end; one that is still importing it looks for its
+parent only afterwards, which takes as long as the import: some ten on a busy machine. The longest wait is told."""
 TRAINING_SECONDS = 1.0
 MOST_KILLS_A_STORE = 4
 BEGIN, END = "<!-- kills: begin -->\n", "<!-- kills: end -->"

@@ -94,7 +94,7 @@ AddedMethods = Annotated[
     typer.Option(
         "--add-method",
         metavar="METHOD",
-        help="One more method: file.py:Class, my_module:Class, or anomalib:Dinomaly with andon\\[anomalib]; repeatable.",
+        help="One more method: file.py:Class, module:Class, or anomalib:Dinomaly with andon\\[anomalib]; repeatable.",
         show_default=False,
     ),
 ]
