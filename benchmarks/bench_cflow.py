@@ -112,7 +112,7 @@ def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
 def speed(keep: bool) -> list[str]:
     """The table; with ``keep`` it is written as it grows, so that what is done stays, should it be stopped."""
     wide = [("layer2", 512, 32, 32), ("layer3", 1024, 16, 16), ("layer4", 2048, 8, 8)]
-    config = Cflow.presets["embedded"]
+    config = Cflow.presets["designed"]
     small = CflowConfig(**config)
     cells = [("cells", 32, 28, 28)]
     kinds: list[tuple[str, list[tuple[str, int, int, int]], int, int, Permutation, int, int]] = [
@@ -216,7 +216,7 @@ def grid_of_maps(detector: CflowDetector, category: Category, path: Path) -> Non
 
 
 def trainings(options: argparse.Namespace) -> list[str]:
-    config = CflowConfig(**Cflow.presets["embedded"])
+    config = CflowConfig(**Cflow.presets["designed"])
     lines = [
         f"## Trainings: preset `embedded` ({config.meta_epochs * config.sub_epochs} passes over 60 images) "
         f"at budget {options.budget:g}",

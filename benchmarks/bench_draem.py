@@ -176,7 +176,7 @@ def main() -> None:
 
 
 def trainings(options: argparse.Namespace) -> list[str]:
-    preset: dict[str, Any] = dict(Draem.presets["embedded"])
+    preset: dict[str, Any] = dict(Draem.presets["designed"])
     lines = [
         f"## Trainings: preset `embedded` ({preset['epochs']} epochs of 60 images) at budget {options.budget:g}",
         "",

@@ -191,7 +191,7 @@ def main() -> None:
 
 
 def trainings(options: argparse.Namespace) -> list[str]:
-    preset: dict[str, Any] = dict(Dsr.presets["embedded"])
+    preset: dict[str, Any] = dict(Dsr.presets["designed"])
     lines = [
         f"## Trainings: preset `embedded`, {preset['epochs']} epochs of 60 images at budget 1",
         "",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from andon.benchmark.expansion import expand
 from andon.benchmark.plan import PlanContent, load_plan, make_plan, packaged_plans
 from andon.core import AndonError
-from andon.methods import method_class
+from andon.methods import create_method, method_class
+from andon.methods.patchcore import PatchcoreConfig
 from tests.benchmark.tiny import write_tiny
 
 FAKE = Path(__file__).with_name("fake_method.py")
@@ -355,3 +356,10 @@ def test_a_method_that_is_no_reference_is_named(write: Callable[..., Path], meth
 @given(st.lists(st.text(max_size=5) | st.sampled_from([":", ".py", ".", "/", " ", "os"]), max_size=5).map("".join))
 def test_any_word_for_a_method_is_a_plan_or_a_configuration_error(write: Callable[..., Path], method: str) -> None:
     fails(write(methods=[method]))
+
+
+def test_the_papers_own_values_are_a_preset_of_every_method(tmp_path: Path) -> None:
+    floor, patchcore = make_plan([tmp_path], ["thumbnail-nn", "patchcore"], preset="paper").content.methods
+    assert (floor.preset, patchcore.preset) == ("paper", "paper")
+    made = create_method(patchcore.method, patchcore.config, preset=patchcore.preset)
+    assert made.config == PatchcoreConfig()

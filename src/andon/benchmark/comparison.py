@@ -125,9 +125,9 @@ def _preset(method: str, preset: str) -> dict[str, Any]:
 @cache
 def _resolved(method: str, config: str) -> dict[str, Any]:
     """The Config with the defaults of what it does not name: those of before an option existed."""
-    from andon.methods import create_method
+    from andon.methods import recorded_method
 
-    values: dict[str, Any] = create_method(method, json.loads(config), preset="paper").config.model_dump(mode="json")
+    values: dict[str, Any] = recorded_method(method, json.loads(config)).config.model_dump(mode="json")
     return values
 
 

@@ -25,7 +25,7 @@ from andon.benchmark.runner import draw_shots, peak_memory_mb, training_images
 from andon.benchmark.store import Store
 from andon.core import Category, ProgressCallback, Sample, canonical_json, no_progress
 from andon.data import placed
-from andon.methods import FitRun, create_method, time_fit
+from andon.methods import FitRun, recorded_method, time_fit
 
 __all__ = ["PlanEstimate", "RowEstimate", "estimate_plan"]
 
@@ -263,7 +263,7 @@ def run_trial(trial: _Trial, progress: ProgressCallback) -> None:
     category, spec = trial.category, trial.spec
     placed(category, None)
     train = draw_shots(category.train, spec.protocol.shots, spec.seed, category.name)
-    method = create_method(trial.reference, spec.config, preset="paper")
+    method = recorded_method(trial.reference, spec.config)
     timed = time_fit(method, training_images(train, method, spec, None), run=FitRun(trial.device, progress))
     some = _some(category.test)
     start = time.perf_counter()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from andon.benchmark.expansion import ExpandedPlan
 from andon.benchmark.record import ExperimentSpec
 from andon.core import WeightsError, canonical_json, listed
-from andon.methods import check_method_weights, create_method
+from andon.methods import check_method_weights, recorded_method
 
 __all__ = ["check_weights"]
 
@@ -21,7 +21,7 @@ def check_weights(expanded: ExpandedPlan, todo: Sequence[ExperimentSpec]) -> Non
     packaged: list[str] = []
     methods = {(expanded.references[s.id], canonical_json(s.config)): s for s in todo}
     for (reference, _), spec in methods.items():
-        method = create_method(reference, spec.config, preset="paper")
+        method = recorded_method(reference, spec.config)
         try:
             check_method_weights(method)
         except WeightsError as error:

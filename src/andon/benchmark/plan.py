@@ -42,7 +42,7 @@ from andon.benchmark._yaml import Lines, Location, error_at, parse
 from andon.benchmark.record import ExperimentSpec, Protocol
 from andon.core import ConfigError, listed
 from andon.data import Augmentation, Window
-from andon.methods import method_class
+from andon.methods import method_class, method_presets
 
 __all__ = [
     "DatasetEntry",
@@ -105,7 +105,7 @@ class MethodEntry(FrozenModel):
     Attributes:
         method: registered name, or ``path/to/file.py:Class`` with the path relative to the plan's file.
         label: what tables call it; the method's title otherwise. Unique in a plan.
-        preset: named configuration of the method ("embedded", "study", …; ``Method.presets``), below ``config``.
+        preset: named configuration of the method ("designed", "study", …; ``method_presets``), below ``config``.
         config: options of the method's Config that differ from its defaults.
         protocol: options of ``Protocol`` that differ from the plan's.
         seeds: of this method; the plan's otherwise.
@@ -297,16 +297,17 @@ def make_plan(
             ``padim.transform.size=[128, 128]``.
         seeds: their number, or a list.
         categories: those wanted of every data set; all otherwise.
-        preset: named configuration ("embedded", "study", …) of those methods that have it; ``options`` win over it.
+        preset: named configuration ("designed", "study", …) of those methods that have it; ``options`` win over it.
 
     Its name says methods, options and folders, so that several of them in one store stand side by side.
 
     Raises:
         ConfigError: an option of no method or without a value, a preset of none; the rest comes with ``expand``.
     """
-    having = [m for m in methods if preset is not None and preset in method_class(m).presets]
+    having = [m for m in methods if preset is not None and preset in method_presets(m)]
     if preset is not None and not having:
-        known = dict.fromkeys(p for m in methods for p in method_class(m).presets)
+        # What every method has comes last, whichever method is first.
+        known = sorted(dict.fromkeys(p for m in methods for p in method_presets(m)), key=lambda p: p == "paper")
         raise ConfigError(f"preset {preset!r}: no method of the plan has it; presets: {listed(known) or 'none'}")
     configs, changes = _options(methods, options)
     entries: list[Any] = []

@@ -51,7 +51,7 @@ from andon.core import (
 )
 from andon.data import ArrayCache, Images, augmented, placed, window_note
 from andon.evaluation import CategoryResult
-from andon.methods import Detector, FitRun, Method, create_method
+from andon.methods import Detector, FitRun, Method, recorded_method
 
 __all__ = [
     "RunOptions",
@@ -278,8 +278,7 @@ def gallery_samples(test: Sequence[Sample]) -> list[int]:
 
 
 def _create(spec: ExperimentSpec, options: RunOptions) -> Method[Any]:
-    # What a config of an older version does not name has the value that it had: never a preset's.
-    return create_method(options.reference or spec.method, spec.config, preset="paper")
+    return recorded_method(options.reference or spec.method, spec.config)
 
 
 class _CrossFitted(NamedTuple):

@@ -250,10 +250,7 @@ def _released(content: PlanContent, part: str) -> PlanContent:
 
 def _synthetic(content: PlanContent) -> PlanContent:
     """For the synthetic line: default presets, and the line's name in that of the data sets."""
-    methods = []
-    for entry in content.methods:
-        preset = "default" if "default" in method_class(entry.method).presets else None
-        methods.append(entry.model_copy(update={"preset": preset}))
+    methods = [entry.model_copy(update={"preset": None}) for entry in content.methods]
     datasets = [
         entry.model_copy(update={"name": (entry.name or "autovi").replace("autovi", SYNTHETIC, 1)})
         for entry in content.datasets

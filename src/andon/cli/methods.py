@@ -30,14 +30,14 @@ def show(name: Annotated[str, typer.Argument(help="A method's name, or file.py:C
     """A method's hyperparameters and their defaults, as a plan takes them."""
     import yaml
 
-    from andon.methods import method_class
+    from andon.methods import method_class, method_presets
 
     cls = method_class(name)
     say(Text(cls.title, style="bold"), f"  {cls.paper}".rstrip())
     config = cls.Config().model_dump(mode="json")
     text = yaml.safe_dump({"method": name, "config": config}, sort_keys=False, default_flow_style=None, width=100)
     say(text.rstrip())
-    for preset, options in cls.presets.items():
+    for preset, options in method_presets(name).items():
         changed = cls.Config(**options).model_dump(mode="json", include=set(options))
         words = yaml.safe_dump(changed, sort_keys=False, default_flow_style=True, width=10_000).strip()
         say(f"preset {preset}: {words if options else 'as above'}")

@@ -39,7 +39,15 @@ if TYPE_CHECKING:
         parts_named,
         verify_part,
     )
-    from andon.methods.registry import code_fingerprint, create_method, method_class, method_names, preset_config
+    from andon.methods.registry import (
+        code_fingerprint,
+        create_method,
+        method_class,
+        method_names,
+        method_presets,
+        preset_config,
+        recorded_method,
+    )
     from andon.methods.timed_fit import TimedFit, time_fit
 
 __all__ = [
@@ -72,9 +80,11 @@ __all__ = [
     "method_class",
     "method_files",
     "method_names",
+    "method_presets",
     "part_status",
     "parts_named",
     "preset_config",
+    "recorded_method",
     "time_fit",
     "verify_part",
 ]
@@ -93,7 +103,8 @@ __getattr__, __dir__ = lazy_face(
         "andon.methods.parts": (
             "LearnedPart PartStatus check_method_weights fetch_part part_status parts_named verify_part"
         ),
-        "andon.methods.registry": "code_fingerprint create_method method_class method_names preset_config",
+        "andon.methods.registry": "code_fingerprint create_method method_class method_names "
+        "method_presets preset_config recorded_method",
         "andon.methods.timed_fit": "TimedFit time_fit",
     },
 )

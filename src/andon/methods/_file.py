@@ -19,7 +19,7 @@ from andon.core import AndonError, DetectorError
 from andon.methods._fitting import FitReport
 from andon.methods.anomalib_model import PREFIX
 from andon.methods.base import Detector, Method
-from andon.methods.registry import create_method, method_names
+from andon.methods.registry import method_names, recorded_method
 from andon.weights import WeightsRecord
 
 __all__ = ["detector_bytes", "load", "load_bytes", "save_detector"]
@@ -112,7 +112,7 @@ def _restored(
         if method is None and not known:
             # Not create_method's to decide: a reference to a module or file would run its code.
             raise DetectorError(f"{name}: was learned by {header['method']!r}, which is not installed")
-        recipe = method or create_method(header["method"], header["config"], preset="paper")
+        recipe = method or recorded_method(header["method"], header["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, RecursionError) as error:
         raise _damaged(name, error) from error
     except DetectorError:

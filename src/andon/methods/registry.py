@@ -28,7 +28,15 @@ from andon.methods._own_files import folder_importable, method_files
 from andon.methods.anomalib_model import PREFIX, anomalib_method, anomalib_version
 from andon.methods.base import Method
 
-__all__ = ["code_fingerprint", "create_method", "method_class", "method_names", "preset_config"]
+__all__ = [
+    "code_fingerprint",
+    "create_method",
+    "method_class",
+    "method_names",
+    "method_presets",
+    "preset_config",
+    "recorded_method",
+]
 
 _GROUP = "andon.methods"
 
@@ -166,12 +174,21 @@ def code_fingerprint(reference: str) -> str:
     return digest.hexdigest()
 
 
-def preset_config(reference: str, preset: str) -> dict[str, Any]:
-    """The options of a method's preset, as a new mapping; ConfigError where the method has no such preset.
+def method_presets(reference: str) -> dict[str, Mapping[str, Any]]:
+    """All presets of a method by name, as options that differ from the Config's.
 
-    "paper", the Config's own values, is there for every method.
+    Beside the class's own there are "embedded", an older name of "designed", and for every method "paper", the Config's
+    own values.
     """
-    presets = {**method_class(reference).presets, "paper": {}}
+    presets = dict(method_class(reference).presets)
+    if "designed" in presets:
+        presets["embedded"] = presets["designed"]
+    return presets | {"paper": {}}
+
+
+def preset_config(reference: str, preset: str) -> dict[str, Any]:
+    """The options of a method's preset, as a new mapping; ConfigError where the method has no such preset."""
+    presets = method_presets(reference)
     if preset not in presets:
         raise ConfigError(f"method {reference}: unknown preset {preset!r}; its presets: {', '.join(presets)}")
     return _merged(presets[preset], {})
@@ -214,3 +231,15 @@ def create_method(
         return cls(cls.Config(**options))
     except ValidationError as error:
         raise ConfigError(f"method {reference}: {first_fault(error, cls.Config)}") from error
+
+
+def recorded_method(reference: str, config: Mapping[str, Any]) -> Method[Any]:
+    """The method of a whole configuration, as a record or a detector's file keeps it.
+
+    An option that is younger than the record has the value that the method had before there was one, the Config's:
+    never a preset's.
+
+    Raises:
+        ConfigError: as for ``create_method``.
+    """
+    return create_method(reference, config, preset="paper")

@@ -139,7 +139,6 @@ class Cflow(FeatureMethod[CflowConfig]):
         },
         "default": {**LEARNED_FEATURES, **_QUICK},
         "designed": {**DESIGNED_FEATURES, **_QUICK},
-        "embedded": {**DESIGNED_FEATURES, **_QUICK},
     }
 
     def learn(self, fitting: Fitting) -> CflowDetector:

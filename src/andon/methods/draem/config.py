@@ -79,5 +79,4 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "authors-code": {"beta": (0.2, 1.0), "rotation": 90.0, "decay_at": (0.8, 0.9), "decay": 0.2},
     "default": _QUICK,
     "designed": _QUICK,
-    "embedded": _QUICK,
 }

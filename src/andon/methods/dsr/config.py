@@ -105,5 +105,4 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "released-code": {**_STUDY, "decay_at": (), "softmax_twice": True},
     "default": _QUICK,
     "designed": _QUICK,
-    "embedded": _QUICK,
 }

@@ -112,7 +112,6 @@ class EfficientAd(Method[EfficientAdConfig]):
         "released-code": {**_STUDY, "size": "small", "decay_at": 237 / 250},
         "default": _QUICK,
         "designed": _QUICK,
-        "embedded": _QUICK,
     }
 
     @cached_property

@@ -143,7 +143,6 @@ class Padim(FeatureMethod[PadimConfig]):
         "default": LEARNED_FEATURES,
         "study": {},
         "designed": DESIGNED_FEATURES,
-        "embedded": DESIGNED_FEATURES,
     }
 
     def learn(self, fitting: Fitting) -> PadimDetector:

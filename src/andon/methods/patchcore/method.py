@@ -120,7 +120,6 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
         },
         "study": {},
         "designed": _DESIGNED,
-        "embedded": _DESIGNED,
     }
 
     def learn(self, fitting: Fitting) -> PatchcoreDetector:
