@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from andon.features.resnet import ARCHITECTURES, blank_resnet
+from andon._tools.networks import unfilled
+from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.methods import create_method
 from andon.weights.initialisation import orthogonal_initialisation
 
@@ -44,7 +45,7 @@ class Plain:
 
     def __init__(self, transform: Any, channels: torch.Tensor) -> None:
         self.transform, self.channels = transform, channels
-        self.network = blank_resnet(ARCHITECTURES["resnet18"], last_stage=3)
+        self.network = unfilled(lambda: ResNet(ARCHITECTURES["resnet18"], last_stage=3))
         orthogonal_initialisation(self.network, 0)
         self.seconds: dict[str, float] = {}
 

@@ -28,11 +28,12 @@ import torch
 from safetensors.torch import save_file
 
 from _trainings import machine
+from andon._tools.networks import unfilled
 from andon.benchmark import load_plan, run_plan
 from andon.benchmark.plan import MethodEntry, Plan, PlanContent
 from andon.benchmark.record import Protocol
 from andon.benchmark.study import SHOTS, few_shot_entries
-from andon.features.resnet import ARCHITECTURES, blank_resnet
+from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.synthetic import Counts, generate
 
 TASK = "pipe_staple"
@@ -40,7 +41,7 @@ TASK = "pipe_staple"
 
 def random_weights(backbone: str, folder: Path) -> str:
     """A file of a backbone's weights, drawn at random."""
-    network = blank_resnet(ARCHITECTURES[backbone], last_stage=3)
+    network = unfilled(lambda: ResNet(ARCHITECTURES[backbone], last_stage=3))
     generator = torch.Generator().manual_seed(0)
     state = {}
     for name, tensor in network.state_dict().items():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
+from andon._tools.networks import unfilled
 from andon.core import ImageArray, WeightsError
 from andon.data import Transform
 from andon.features import create_extractor
-from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite, blank_efficientnet
+from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite
 from andon.features.resnet import fold_batch_norm
 from andon.weights.resolution import find_part
 
@@ -164,7 +167,7 @@ def _crossword() -> ImageArray:
 
 @pytest.mark.parametrize("name", LITE_ARCHITECTURES)
 def test_the_head_names_drawn_objects(name: str) -> None:
-    network = blank_efficientnet(LITE_ARCHITECTURES[name], num_classes=1000)
+    network = unfilled(lambda: EfficientNetLite(LITE_ARCHITECTURES[name], num_classes=1000))
     network.load_state_dict(_weights(name))
     fold_batch_norm(network)
     batch = Transform(size=(224, 224)).normalise(np.stack([_clock(), _crossword()]))
@@ -176,3 +179,18 @@ def test_the_record_names_the_package_and_its_licence() -> None:
     record = create_extractor("efficientnet_lite0", ("row3",)).weights
     assert (record.source, record.name, record.licence) == ("package", "imagenet", "Apache-2.0")
     assert record.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stage", "foreign"),
+    [("resnet18", "layer1", "_blocks.0._bn1.weight"), ("efficientnet_lite0", "row1", "layer4.0.conv1.weight")],
+)
+def test_tensors_of_another_family_are_no_later_stages(backbone: str, stage: str, foreign: str, tmp_path: Path) -> None:
+    extractor = create_extractor(backbone, (stage,), "random")
+    network = type(extractor).unfilled_network(backbone, 1)  # type: ignore[attr-defined]
+    state = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
+    save_file(state, tmp_path / "own.safetensors")
+    assert create_extractor(backbone, (stage,), tmp_path / "own.safetensors").weights.source == "file"
+    save_file({**state, foreign: torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=f"unexpected tensor {foreign}"):
+        create_extractor(backbone, (stage,), tmp_path / "other.safetensors")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet
+from andon._tools.networks import unfilled
+from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.weights.initialisation import calibrate_batch_norm, orthogonal_initialisation, pink_noise
 from andon.weights.state_dicts import state_dict_sha256
 
 
 def random_resnet(name: str = "resnet18", last_stage: int = 4, seed: int = 0) -> ResNet:
-    network = blank_resnet(ARCHITECTURES[name], last_stage=last_stage)
+    network = unfilled(lambda: ResNet(ARCHITECTURES[name], last_stage=last_stage))
     orthogonal_initialisation(network, seed)
     return network
 

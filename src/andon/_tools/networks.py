@@ -11,7 +11,7 @@ from torch import nn
 
 from andon._tools.seeds import step_generator
 
-__all__ = ["blank", "default_weights"]
+__all__ = ["blank", "default_weights", "unfilled"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -21,6 +21,18 @@ def blank(make: Callable[[], ModuleT]) -> ModuleT:
     move."""
     with torch.random.fork_rng([]):
         return make()
+
+
+def unfilled(make: Callable[[], ModuleT]) -> ModuleT:
+    """A network whose parameters hold nothing yet, every one of which must be filled before use: torch's own
+    initialisation costs time, only to be overwritten. Counters of batch norms are zero."""
+    with torch.device("meta"):
+        network = make()
+    network = network.to_empty(device="cpu")
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+    return network
 
 
 @torch.no_grad()

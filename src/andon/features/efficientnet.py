@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["LITE_ARCHITECTURES", "EfficientNetLite", "LiteArchitecture", "blank_efficientnet"]
+__all__ = ["LITE_ARCHITECTURES", "EfficientNetLite", "LiteArchitecture"]
 
 _BATCH_NORM_EPS = 1e-3
 _STEM = 32
@@ -202,14 +202,3 @@ class EfficientNetLite(nn.Module):
             return x
         out: torch.Tensor = self._fc(_relu6(self._bn1(self._conv_head(x))).mean((2, 3)))
         return out
-
-
-def blank_efficientnet(architecture: LiteArchitecture, last_row: int = 7, num_classes: int = 0) -> EfficientNetLite:
-    """An EfficientNet-Lite whose parameters hold nothing yet; every tensor must be filled before use."""
-    with torch.device("meta"):
-        network = EfficientNetLite(architecture, last_row, num_classes)
-    network = network.to_empty(device="cpu")
-    for name, buffer in network.named_buffers():
-        if name.endswith("num_batches_tracked"):
-            buffer.zero_()
-    return network

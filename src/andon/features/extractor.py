@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
+from andon._tools.networks import unfilled
 from andon.core import ConfigError
 from andon.features.adaptation import AdaptedExtractor, Projection
 from andon.features.andon_features import ANDON_FEATURES, create_andon_features
 from andon.features.base import Extractor, extractor_fingerprint
-from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite, blank_efficientnet
-from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet, fold_batch_norm
+from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite, LiteArchitecture
+from andon.features.resnet import ARCHITECTURES, ResNet, ResNetArchitecture, fold_batch_norm
 from andon.weights import (
     WeightsRecord,
     check_weights,
@@ -34,23 +36,46 @@ __all__ = [
 ]
 
 
-_SPARE = r"(fc|layer[1-4]|_blocks|_conv_head|_bn1|_fc)\..*"
-"""Tensors of a state dict that may be left over: later stages and classifiers, which are not built."""
+class _StagedExtractor(Extractor):
+    """A frozen network up to the last stage asked for, batch norms folded; a subclass is a family of networks."""
 
+    architectures: ClassVar[Mapping[str, ResNetArchitecture | LiteArchitecture]]
+    word: ClassVar[str]
+    """A stage's name is this and its number, which begin with 1."""
+    spare: ClassVar[str]
+    """Tensors that a published state dict may have left over: later stages and the classifier, which are not built."""
 
-class ResNetExtractor(Extractor):
-    """A frozen ResNet up to the last stage asked for, batch norms folded."""
-
-    def __init__(self, backbone: str, stages: Sequence[int], network: ResNet, weights: WeightsRecord) -> None:
+    def __init__(
+        self, backbone: str, stages: Sequence[int], network: ResNet | EfficientNetLite, weights: WeightsRecord
+    ) -> None:
         super().__init__()
-        architecture = ARCHITECTURES[backbone]
+        architecture = self.architectures[backbone]
         self.backbone = backbone
         self.stages = tuple(stages)
         self.weights = weights
-        self.channels = tuple(architecture.channels[s - 1] for s in self.stages)
-        self.strides = tuple(2 ** (s + 1) for s in self.stages)
+        self.channels = tuple(architecture.channels[stage - 1] for stage in self.stages)
+        self.strides = tuple(architecture.strides[stage - 1] for stage in self.stages)
         fold_batch_norm(network).requires_grad_(False)
-        self.network: ResNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def unfilled_network(cls, backbone: str, last: int) -> ResNet | EfficientNetLite:
+        """A network up to the stage ``last`` whose tensors must be filled before use."""
+        raise NotImplementedError
+
+    @classmethod
+    def numbers(cls, backbone: str, stages: Sequence[str | int]) -> tuple[int, ...]:
+        """The stages' numbers; ConfigError where there is no such stage, none, or one twice."""
+        names = [f"{cls.word}{n}" for n in range(1, len(cls.architectures[backbone].channels) + 1)]
+        numbers = []
+        for stage in stages:
+            name = f"{cls.word}{str(stage).removeprefix(cls.word)}"
+            if name not in names:
+                raise ConfigError(f"backbone {backbone} has no stage {stage!r}; it has {', '.join(names)}")
+            numbers.append(names.index(name) + 1)
+        if not numbers or len(set(numbers)) != len(numbers):
+            raise ConfigError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
+        return tuple(numbers)
 
     @property
     def fingerprint(self) -> str:
@@ -61,60 +86,39 @@ class ResNetExtractor(Extractor):
         return tuple(f.contiguous() for f in features)
 
 
-class EfficientNetLiteExtractor(Extractor):
-    """A frozen EfficientNet-Lite up to the last row asked for, batch norms folded."""
+class ResNetExtractor(_StagedExtractor):
+    """A ResNet's stages "layer1" … "layer4"."""
 
-    def __init__(self, backbone: str, rows: Sequence[int], network: EfficientNetLite, weights: WeightsRecord) -> None:
-        super().__init__()
-        architecture = LITE_ARCHITECTURES[backbone]
-        self.backbone = backbone
-        self.rows = tuple(rows)
-        self.weights = weights
-        self.channels = tuple(architecture.channels[row - 1] for row in self.rows)
-        self.strides = tuple(architecture.strides[row - 1] for row in self.rows)
-        fold_batch_norm(network).requires_grad_(False)
-        self.network: EfficientNetLite = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    architectures = ARCHITECTURES
+    word = "layer"
+    spare = r"(fc|layer[1-4])\..*"
 
-    @property
-    def fingerprint(self) -> str:
-        return extractor_fingerprint(self.backbone, self.rows, self.weights)
-
-    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features = self.network.stages(batch.contiguous(memory_format=torch.channels_last), self.rows)
-        return tuple(f.contiguous() for f in features)
+    @classmethod
+    def unfilled_network(cls, backbone: str, last: int) -> ResNet:
+        return unfilled(lambda: ResNet(ARCHITECTURES[backbone], last_stage=last))
 
 
-def _stage_numbers(backbone: str, stages: Sequence[str | int]) -> tuple[int, ...]:
-    word, count = ("row", 7) if backbone in LITE_ARCHITECTURES else ("layer", 4)
-    names = [f"{word}{n}" for n in range(1, count + 1)]
-    numbers = []
-    for stage in stages:
-        name = f"{word}{str(stage).removeprefix(word)}"
-        if name not in names:
-            raise ConfigError(f"backbone {backbone} has no stage {stage!r}; it has {', '.join(names)}")
-        numbers.append(names.index(name) + 1)
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise ConfigError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
-    return tuple(numbers)
+class EfficientNetLiteExtractor(_StagedExtractor):
+    """An EfficientNet-Lite's rows "row1" … "row7"."""
+
+    architectures = LITE_ARCHITECTURES
+    word = "row"
+    spare = r"(_blocks|_conv_head|_bn1|_fc)\..*"
+
+    @classmethod
+    def unfilled_network(cls, backbone: str, last: int) -> EfficientNetLite:
+        return unfilled(lambda: EfficientNetLite(LITE_ARCHITECTURES[backbone], last_row=last))
 
 
-def _blank_network(backbone: str, stages: Sequence[str | int]) -> tuple[ResNet | EfficientNetLite, tuple[int, ...]]:
-    """The network up to the last of the stages, its parameters empty, and the stages' numbers."""
-    if backbone not in ARCHITECTURES and backbone not in LITE_ARCHITECTURES:
-        known = ", ".join([*LITE_ARCHITECTURES, *ARCHITECTURES, ANDON_FEATURES])
-        raise ConfigError(f"unknown backbone {backbone!r}; known: {known} and, with andon[timm], timm:NAME")
-    numbers = _stage_numbers(backbone, stages)
-    if backbone in LITE_ARCHITECTURES:
-        return blank_efficientnet(LITE_ARCHITECTURES[backbone], last_row=max(numbers)), numbers
-    return blank_resnet(ARCHITECTURES[backbone], last_stage=max(numbers)), numbers
+_FAMILIES: tuple[type[_StagedExtractor], ...] = (EfficientNetLiteExtractor, ResNetExtractor)
 
 
-def _extractor(
-    backbone: str, numbers: Sequence[int], network: ResNet | EfficientNetLite, record: WeightsRecord
-) -> Extractor:
-    if isinstance(network, EfficientNetLite):
-        return EfficientNetLiteExtractor(backbone, numbers, network, record)
-    return ResNetExtractor(backbone, numbers, network, record)
+def _family(backbone: str) -> type[_StagedExtractor]:
+    for family in _FAMILIES:
+        if backbone in family.architectures:
+            return family
+    known = ", ".join([*(name for family in _FAMILIES for name in family.architectures), ANDON_FEATURES])
+    raise ConfigError(f"unknown backbone {backbone!r}; known: {known} and, with andon[timm], timm:NAME")
 
 
 def blank_extractor(
@@ -137,8 +141,9 @@ def blank_extractor(
         from andon.features.timm import blank_timm_extractor
 
         return blank_timm_extractor(backbone, stages, record)
-    network, numbers = _blank_network(backbone, stages)
-    return _extractor(backbone, numbers, network, record)
+    family = _family(backbone)
+    numbers = family.numbers(backbone, stages)
+    return family(backbone, numbers, family.unfilled_network(backbone, max(numbers)), record)
 
 
 def check_extractor_weights(backbone: str, weights: str | Path) -> None:
@@ -182,12 +187,14 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
         from andon.features.timm import create_timm_extractor
 
         return create_timm_extractor(backbone, stages, weights)
-    network, numbers = _blank_network(backbone, stages)
+    family = _family(backbone)
+    numbers = family.numbers(backbone, stages)
+    network = family.unfilled_network(backbone, max(numbers))
     seed = random_seed(weights)
     if seed is not None:
         record = random_weights(network, backbone, seed)
     else:
         name = split_hash(weights)[0]
         path, record = find_weights(backbone, weights, published_weights(backbone, name))
-        load_into(network, read_state_dict(path), path, spare=_SPARE)
-    return _extractor(backbone, numbers, network, record)
+        load_into(network, read_state_dict(path), path, spare=family.spare)
+    return family(backbone, numbers, network, record)

@@ -22,11 +22,12 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 from torch.nn import functional as F
 
+from andon._tools.networks import unfilled
 from andon._tools.seeds import step_generator
 from andon.core import FloatArray, ImageArray
 from andon.data import Transform
 from andon.features.dense_contrast import dense_contrast_loss, three_views
-from andon.features.resnet import ARCHITECTURES, ResNet, blank_resnet
+from andon.features.resnet import ARCHITECTURES, ResNet
 from andon.training import PretrainOptions, PretrainReport, Recipe, RecipeRun, RecipeStage, run_recipe
 from andon.weights import orthogonal_initialisation
 
@@ -91,7 +92,7 @@ class _Projected(nn.Module):
         super().__init__()
         self.last_stage = recipe.last_stage
         architecture = ARCHITECTURES[recipe.architecture]
-        self.backbone: ResNet = blank_resnet(architecture, last_stage=recipe.last_stage)
+        self.backbone: ResNet = unfilled(lambda: ResNet(architecture, last_stage=recipe.last_stage))
         self.width = architecture.channels[recipe.last_stage - 1]
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:

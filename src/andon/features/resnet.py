@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["ARCHITECTURES", "ResNet", "ResNetArchitecture", "blank_resnet", "fold_batch_norm"]
+__all__ = ["ARCHITECTURES", "ResNet", "ResNetArchitecture", "fold_batch_norm"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class ResNetArchitecture:
     def channels(self) -> tuple[int, ...]:
         """Channels that each of the four stages gives."""
         return tuple(64 * 2**i * (4 if self.bottleneck else 1) for i in range(4))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each stage's map in input pixels."""
+        return (4, 8, 16, 32)
 
 
 ARCHITECTURES = {
@@ -129,18 +134,6 @@ class ResNet(nn.Module):
         """Class logits ``[B, num_classes]``, or without a classifier the last stage's map."""
         (x,) = self.stages(x, [self.last_stage])
         return x if self.fc is None else self.fc(x.mean((2, 3)))
-
-
-def blank_resnet(architecture: ResNetArchitecture, last_stage: int = 4, num_classes: int = 0) -> ResNet:
-    """A ResNet whose parameters hold nothing yet: torch's own initialisation costs time and draws from its global
-    generator, only to be overwritten. Every tensor must be filled before use."""
-    with torch.device("meta"):
-        network = ResNet(architecture, last_stage, num_classes)
-    network = network.to_empty(device="cpu")
-    for name, buffer in network.named_buffers():
-        if name.endswith("num_batches_tracked"):
-            buffer.zero_()
-    return network
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
