@@ -69,3 +69,16 @@ def test_labels_that_say_nothing(source: Path, line: str, message: str) -> None:
     (source / "labels.csv").write_text(line)
     with pytest.raises(DataError, match=message):
         elpv_cells(source)
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_kept(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file/data: cannot be written"):
+        write_elpv(source, tmp_path / "file" / "data")
+    target = tmp_path / "full"
+    target.mkdir()
+    (target / "mine").write_text("")
+    with pytest.raises(DataError, match="full: cannot be written"):
+        write_elpv(source, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full", "source"]
+    assert [path.name for path in target.iterdir()] == ["mine"]

@@ -10,10 +10,10 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 
 from andon._tools.files import folders_below
+from andon._tools.packages import installed_versions
 from andon.benchmark.events import DataProblem, RunEvent
 from andon.benchmark.expansion import ExpandedPlan
 from andon.benchmark.record import ExperimentSpec
@@ -102,7 +102,8 @@ def _state(dataset: Dataset) -> str | None:
 
 
 def _entries(dataset: Dataset) -> Iterator[list[object]]:
-    yield ["readers", *(_version(package) for package in _READERS)]
+    versions = installed_versions(_READERS)
+    yield ["readers", *(versions.get(package, "") for package in _READERS)]
     yield ["data set", dataset.name, dataset.layout, str(dataset.root.absolute())]
     with os.scandir(dataset.root) as entries:
         yield from sorted([entry.name, *_status(Path(entry.path))] for entry in entries if entry.is_file())
@@ -121,10 +122,3 @@ def _status(path: Path) -> list[int]:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""

@@ -23,7 +23,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +31,7 @@ import numpy.typing as npt
 import psutil
 import torch
 
+from andon._tools.packages import installed_versions
 from andon.benchmark._moments import Moments
 from andon.benchmark.gallery import GalleryMaps, shrink
 from andon.benchmark.judge import evaluate
@@ -195,7 +195,11 @@ def _learned(
 
 
 def _circumstances(device: str) -> dict[str, Any]:
-    return {"peak_memory_mb": peak_memory_mb(), "versions": _versions(), "hardware": _hardware(device)}
+    return {
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": {"python": platform.python_version(), **installed_versions(_PACKAGES)},
+        "hardware": _hardware(device),
+    }
 
 
 def _calibrated(
@@ -383,16 +387,6 @@ def _read_log(path: Path | None) -> str:
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT_OF_LOG))
         return file.read(_KEPT_OF_LOG).decode("utf-8", errors="replace")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _hardware(device: str) -> Hardware:

@@ -88,7 +88,6 @@ def _real_images(images: Path, seed: int) -> None:
             f"the package {ELPV_PACKAGE} is not installed and could not be: where there is a package index, "
             f"pip install --no-deps {ELPV_PACKAGE}; without one, andon demo FOLDER renders its images"
         )
-    images.parent.mkdir(parents=True, exist_ok=True)
     counts = write_elpv(source, images, train=_REAL_TRAIN, test=_REAL_TEST, seed=seed)
     for name, (train, good, bad) in counts.items():
         say(f"  {name}: {train} good images to learn from, {good} good and {bad} defective ones to judge")

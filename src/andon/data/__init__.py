@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from andon.data.decode import decode_image, read_image, read_mask, read_size
     from andon.data.derived import DerivedReader
     from andon.data.elpv import ELPV_LICENCE, ELPV_PACKAGE, elpv_cells, elpv_folder, write_elpv
-    from andon.data.files import IMAGE_SUFFIXES, list_folder, natural_key
+    from andon.data.files import IMAGE_SUFFIXES, images_below, natural_key
     from andon.data.fingerprint import category_fingerprint, file_fingerprint
     from andon.data.images import ImageLike, Images, as_images
     from andon.data.info import DatasetInfo, Problem, dataset_info, problem_groups
@@ -57,8 +57,8 @@ __all__ = [
     "file_fingerprint",
     "find_maps",
     "image_source",
+    "images_below",
     "layout_names",
-    "list_folder",
     "load_dataset",
     "map_folder",
     "natural_key",
@@ -83,7 +83,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.data.cache": "ArrayCache",
         "andon.data.decode": "decode_image read_image read_mask read_size",
         "andon.data.derived": "DerivedReader",
-        "andon.data.files": "IMAGE_SUFFIXES list_folder natural_key",
+        "andon.data.files": "IMAGE_SUFFIXES images_below natural_key",
         "andon.data.fingerprint": "category_fingerprint file_fingerprint",
         "andon.data.images": "ImageLike Images as_images",
         "andon.data.info": "DatasetInfo Problem dataset_info problem_groups",

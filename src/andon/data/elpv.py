@@ -10,12 +10,12 @@ The package holds ``elpv_dataset/data/labels.csv`` and ``elpv_dataset/data/image
 from __future__ import annotations
 
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from andon._tools.packages import packaged_path
 from andon.core import DataError
 
 __all__ = ["ELPV_LICENCE", "ELPV_PACKAGE", "ElpvCell", "elpv_cells", "elpv_folder", "write_elpv"]
@@ -41,11 +41,8 @@ class ElpvCell(NamedTuple):
 
 def elpv_folder() -> Path | None:
     """The folder with ``labels.csv`` of the installed package; None where it is not installed."""
-    try:
-        folder = Path(str(metadata.distribution(ELPV_PACKAGE).locate_file("elpv_dataset/data")))
-    except metadata.PackageNotFoundError:
-        return None
-    return folder if (folder / "labels.csv").is_file() else None
+    folder = packaged_path(ELPV_PACKAGE, "elpv_dataset/data")
+    return folder if folder is not None and (folder / "labels.csv").is_file() else None
 
 
 def elpv_cells(folder: Path) -> list[ElpvCell]:
@@ -90,30 +87,45 @@ def write_elpv(
 
     Returns:
         (training, good test, defective test) images by category.
+
+    Raises:
+        DataError: as ``elpv_cells``, or the folder cannot be written.
     """
     cells = elpv_cells(source)
     scratch = target.with_name(f"{target.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
     counts = {}
-    for kind in ("mono", "poly"):
-        good = [cell.path for cell in cells if cell.kind == kind and cell.probability == 0]
-        bad = [cell.path for cell in cells if cell.kind == kind and cell.probability == 1]
-        order = np.random.default_rng(seed).permutation(len(good))
-        n_train = round(_TRAIN_SHARE * len(good))
-        parts = {
-            "train/good": _spread([good[i] for i in sorted(order[:n_train])], train),
-            "test/good": _spread([good[i] for i in sorted(order[n_train:])], test),
-            "test/defective": _spread(bad, test),
-        }
-        for part, paths in parts.items():
-            folder = scratch / f"elpv_{kind}" / part
-            folder.mkdir(parents=True)
-            for path in paths:
-                shutil.copyfile(path, folder / path.name)
-        train_count, good_count, bad_count = (len(paths) for paths in parts.values())
-        counts[f"elpv_{kind}"] = (train_count, good_count, bad_count)
-    scratch.rename(target)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left behind
+        for kind in ("mono", "poly"):
+            parts = _parts([cell for cell in cells if cell.kind == kind], train, test, seed)
+            _copy(parts, scratch / f"elpv_{kind}")
+            counts[f"elpv_{kind}"] = (len(parts["train/good"]), len(parts["test/good"]), len(parts["test/defective"]))
+        scratch.rename(target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror or error}); nothing was kept") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return counts
+
+
+def _parts(cells: list[ElpvCell], train: int | None, test: int | None, seed: int) -> dict[str, list[Path]]:
+    """The images of one kind by the folder that they go to."""
+    good = [cell.path for cell in cells if cell.probability == 0]
+    bad = [cell.path for cell in cells if cell.probability == 1]
+    order = np.random.default_rng(seed).permutation(len(good))
+    n_train = round(_TRAIN_SHARE * len(good))
+    return {
+        "train/good": _spread([good[i] for i in sorted(order[:n_train])], train),
+        "test/good": _spread([good[i] for i in sorted(order[n_train:])], test),
+        "test/defective": _spread(bad, test),
+    }
+
+
+def _copy(parts: dict[str, list[Path]], folder: Path) -> None:
+    for part, paths in parts.items():
+        (folder / part).mkdir(parents=True)
+        for path in paths:
+            shutil.copyfile(path, folder / part / path.name)
 
 
 def _spread(paths: list[Path], at_most: int | None) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from andon._tools.files import folders_above
+from andon._tools.files import folders_above, folders_below
 from andon.core import (
     GOOD,
     AndonError,
@@ -36,6 +36,7 @@ __all__ = [
     "WholeMaskReader",
     "by_stem",
     "check_mask_size",
+    "images_below",
     "list_folder",
     "make_samples",
     "natural_key",
@@ -127,6 +128,19 @@ def list_folder(folder: Path) -> Listing:
         raise AndonError(f"{folder}: cannot be listed ({error.strerror or error})") from error
     ordered = (tuple(sorted(names, key=natural_key)) for names in (images, folders, others))
     return Listing(folder, *ordered)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images in a folder and in all below it, linked ones too: folder after folder, in natural order.
+
+    Raises:
+        DataError: a folder cannot be listed, or is a link to one that it lies in.
+    """
+    paths = []
+    for below, _ in sorted(folders_below(folder), key=lambda found: [natural_key(part) for part in found[0].parts]):
+        listing = list_folder(below)
+        paths += [listing.folder / name for name in listing.images]
+    return paths
 
 
 def _refuse_circles(folder: Path, links: Iterable[str]) -> None:

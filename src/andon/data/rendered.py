@@ -21,10 +21,9 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 
-from andon._tools.files import folders_below
 from andon.core import AndonError, FloatArray, ImageArray
 from andon.data.decode import read_resized
-from andon.data.files import list_folder, natural_key
+from andon.data.files import images_below
 
 __all__ = ["FolderImages", "ImageSource", "RenderedImages", "image_source", "rendered_image"]
 
@@ -80,10 +79,7 @@ class FolderImages:
         """Lists a folder and all below, linked ones too; AndonError where there is none, or no image in it."""
         if not folder.is_dir():
             raise AndonError(f"{folder}: there is no such folder of images; name one, or 'rendered' for rendered ones")
-        paths: list[Path] = []
-        for below, _ in sorted(folders_below(folder), key=lambda found: [natural_key(part) for part in found[0].parts]):
-            listing = list_folder(below)
-            paths += [listing.folder / name for name in listing.images]
+        paths = images_below(folder)
         if not paths:
             raise AndonError(f"{folder}: no images in it or below")
         return cls(folder, tuple(paths))

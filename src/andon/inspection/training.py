@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from andon._tools.packages import installed_versions
 from andon.core import Category, ConfigError, DataError, ImageArray, ProgressCallback, Sample, no_progress
 from andon.data import ArrayCache, ImageLike, Images, as_images, read_size
 from andon.inspection.alignment import DEFAULT_ROTATION, Alignment, aligned_samples, make_alignment
@@ -168,12 +168,6 @@ def _provenance(
     seconds: float,
 ) -> Provenance:
     names = [Path(images.name(i)).name for i in range(len(images))]
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return Provenance(
         method=method.name,
         title=method.title,
@@ -183,7 +177,7 @@ def _provenance(
         size=size,
         weights=tuple(weights.as_dict() for weights in detector.report.weights),
         notes=detector.report.notes,
-        versions=versions,
+        versions={"python": platform.python_version(), **installed_versions(_PACKAGES)},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 
 import torch
 
+from andon._tools.packages import packaged_path
 from andon._tools.text import first_line
 from andon.core import WeightsError, listed
 from andon.weights.published import (
@@ -129,18 +130,10 @@ def _places(files: Sequence[PublishedFile]) -> Iterator[tuple[str, Path, Publish
             yield "cache", found, file
     for file in files:
         if file.package is not None:
-            if (found := _in_package(*file.package)) is not None:
+            if (found := packaged_path(*file.package)) is not None:
                 yield "package", found, file
             continue
         yield "embedded", Path(str(resources.files("andon.weights"))) / _EMBEDDED / file.filename, file
-
-
-def _in_package(distribution: str, path: str) -> Path | None:
-    """A file of an installed package, by its path alone: nothing of the package is imported."""
-    try:
-        return Path(str(metadata.distribution(distribution).locate_file(path)))
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _in_hub_cache(repository: str, revision: str, filename: str) -> Path | None:

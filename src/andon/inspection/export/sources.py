@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from andon._tools.files import folders_below
 from andon.core import ConfigError, DataError, DetectorError, ImageArray
-from andon.data import Images, list_folder, natural_key
+from andon.data import Images, images_below
 from andon.inspection.inspector import Inspector, load_inspector
 from andon.inspection.regions import Regions
 from andon.methods import Detector, load
@@ -128,8 +127,7 @@ def find_images(paths: Sequence[Path]) -> Images:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            folders = sorted(folders_below(path), key=lambda entry: [natural_key(part) for part in entry[0].parts])
-            inside = [below / name for below, _ in folders for name in list_folder(below).images]
+            inside = images_below(path)
             if not inside:
                 raise DataError(f"{path}: no images in it or below")
             found += inside
