@@ -24,6 +24,7 @@ __all__ = [
     "published",
     "read_regular",
     "write_atomically",
+    "write_file",
     "written_atomically",
 ]
 
@@ -201,6 +202,18 @@ def write_atomically(path: Path, content: bytes, *, scratch: Path | None = None)
     """``written_atomically`` of these bytes."""
     with written_atomically(path, scratch=scratch) as aside:
         aside.write_bytes(content)
+
+
+def write_file(path: Path, content: bytes, error: type[AndonError], way_out: str = "") -> None:
+    """``write_atomically`` of a file that a user asked for.
+
+    Raises:
+        AndonError: of the class ``error``: it cannot be written; the message ends with ``way_out``.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as problem:
+        raise error(f"{path}: cannot be written ({problem.strerror or problem}){way_out}") from problem
 
 
 def published(target: Path, fill: Callable[[Path], None], scratch: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.text import Text
 
-from andon._tools.files import written_atomically
+from andon._tools.files import write_file
 from andon.cli._options import Categories, Layout
 from andon.cli._progress import stage_bars
 from andon.cli._show import say, show_table, warn
@@ -90,8 +90,5 @@ def _figures(result: CategoryResult, limits: Sequence[float]) -> list[str]:
 
 def _write_figures(path: Path, report: MapsReport) -> None:
     figures = {name: result.evaluation.model_dump(mode="json") for name, result in report.results.items()}
-    try:
-        with written_atomically(path) as aside:
-            aside.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    content = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+    write_file(path, content.encode("utf-8"), DataError, "; name another file")

@@ -106,6 +106,16 @@ def _cumulative(values: _Float64, defective: _Bool) -> tuple[_Float64, npt.NDArr
     return ordered[last], true_positives, last.astype(np.int64) + 1 - true_positives
 
 
+def _counted(
+    scores: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[_Float64, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """``_cumulative`` of what was checked; None without a defective or without a good image."""
+    values, defective = _checked(scores, labels)
+    if defective.all() or not defective.any():
+        return None
+    return _cumulative(values, defective)
+
+
 def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
     """Average precision, step-wise: ``Σ (R_k − R_{k−1}) P_k`` over the distinct scores, descending.
 
@@ -119,10 +129,10 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | N
     Returns:
         0..1; None without a defective or without a good image.
     """
-    values, defective = _checked(scores, labels)
-    if defective.all() or not defective.any():
+    found = _counted(scores, labels)
+    if found is None:
         return None
-    _, tp, fp = _cumulative(values, defective)
+    _, tp, fp = found
     steps = np.diff(tp, prepend=0) / tp[-1]
     return float(np.sum(steps * (tp / (tp + fp))))
 
@@ -138,11 +148,11 @@ def roc_curve(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[_Float64, _
         FPR, TPR and thresholds t (``score > t``), each ``[k + 1]`` for k distinct scores: t runs over the scores,
         descending, then −inf, so the curve starts at (0, 0) and ends at (1, 1). Empty arrays where a class is missing.
     """
-    values, defective = _checked(scores, labels)
-    if defective.all() or not defective.any():
+    found = _counted(scores, labels)
+    if found is None:
         empty = np.zeros(0)
         return empty, empty.copy(), empty.copy()
-    distinct, tp, fp = _cumulative(values, defective)
+    distinct, tp, fp = found
     return (
         np.concatenate([[0.0], fp / fp[-1]]),
         np.concatenate([[0.0], tp / tp[-1]]),
@@ -220,10 +230,10 @@ def best_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, float]
     Returns:
         (F1 in 0..1, threshold); None without a defective or without a good image.
     """
-    values, defective = _checked(scores, labels)
-    if defective.all() or not defective.any():
+    found = _counted(scores, labels)
+    if found is None:
         return None
-    distinct, tp, fp = _cumulative(values, defective)
+    distinct, tp, fp = found
     f1 = 2 * tp / (tp + fp + tp[-1])
     k = int(np.argmax(f1))
     threshold = distinct[k + 1] if k + 1 < len(distinct) else np.nextafter(distinct[-1], -np.inf)

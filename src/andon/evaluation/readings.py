@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core import ConfigError
-from andon.evaluation.image import _checked, _cumulative, roc_curve
+from andon.evaluation.image import _counted, roc_curve
 
 __all__ = ["tpr_at_nearest_tnr", "trapezoidal_ap"]
 
@@ -29,10 +29,10 @@ def trapezoidal_ap(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None
     Returns:
         0..1; None without a defective or without a good image.
     """
-    values, defective = _checked(scores, labels)
-    if defective.all() or not defective.any():
+    found = _counted(scores, labels)
+    if found is None:
         return None
-    _, tp, fp = _cumulative(values, defective)
+    _, tp, fp = found
     recall = np.concatenate([[0.0], tp / tp[-1]])
     precision = np.concatenate([[1.0], tp / (tp + fp)])
     return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))

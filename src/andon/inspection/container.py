@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from andon._tools.files import read_regular, written_atomically
+from andon._tools.files import read_regular, write_file
 from andon.core import DetectorError
 
 __all__ = ["MAX_BYTES", "SUMS", "content_digest", "pack", "read_container", "unpack", "write_container"]
@@ -152,9 +152,4 @@ def write_container(path: Path, members: Mapping[str, bytes]) -> None:
     Raises:
         DetectorError: it cannot be written, or is too large.
     """
-    content = pack(members)
-    try:
-        with written_atomically(path) as aside:
-            aside.write_bytes(content)
-    except OSError as error:
-        raise DetectorError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_file(path, pack(members), DetectorError)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
-from andon._tools.files import open_regular, path_of, written_atomically
+from andon._tools.files import open_regular, path_of, write_file
 from andon._tools.text import first_line
 from andon.core import AndonError, DetectorError
 from andon.methods._fitting import FitReport
@@ -43,12 +43,7 @@ def detector_bytes(detector: Detector) -> bytes:
 
 def save_detector(detector: Detector, path: Path) -> None:
     """See ``Detector.save``; the file appears whole or not at all."""
-    content = detector_bytes(detector)
-    try:
-        with written_atomically(path) as aside:
-            aside.write_bytes(content)
-    except OSError as error:
-        raise DetectorError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_file(path, detector_bytes(detector), DetectorError)
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu", method: Method[Any] | None = None) -> Detector:

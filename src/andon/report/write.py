@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from andon._tools.files import write_atomically
+from andon._tools.files import write_file
 from andon.benchmark import Store
 from andon.core import ConfigError
 from andon.report.renderers import long_csv, to_csv, to_latex, to_markdown, to_text
@@ -83,8 +83,5 @@ def _write(path: Path, text: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Writes a file whole or not at all; ConfigError if that cannot be done, the old file is untouched then."""
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
+    write_file(path, content, ConfigError, "; name another place")
     return path

@@ -15,7 +15,7 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import nn
 
-from andon._tools.files import written_atomically
+from andon._tools.files import write_file
 from andon._tools.models import FrozenModel
 from andon._tools.parallel import ordered_map
 from andon._tools.seeds import numpy_step_generator
@@ -288,10 +288,6 @@ def _stored(stage: RecipeStage[Any, Any], training: TrainingReport, *, half: boo
     }
     dtype = torch.float16 if half else torch.float32
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
-    try:
-        with written_atomically(output) as aside:
-            # One entry, because the library writes several in an order that differs from run to run.
-            aside.write_bytes(save(tensors, {"andon": json.dumps(metadata, ensure_ascii=False)}))
-    except OSError as error:
-        raise WeightsError(f"{output}: cannot be written ({error.strerror or error})") from error
+    # One entry, because the library writes several in an order that differs from run to run.
+    write_file(output, save(tensors, {"andon": json.dumps(metadata, ensure_ascii=False)}), WeightsError)
     return PretrainReport(output, file_sha256(output), training, figures, metadata)
