@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-__all__ = ["FrozenModel", "first_fault"]
+__all__ = ["FrozenModel", "first_fault", "set_option"]
 
 
 class FrozenModel(BaseModel):
@@ -27,3 +29,17 @@ def first_fault(error: ValidationError, known: type[BaseModel] | None = None, wh
         return f"unknown {what} {where!r}{fields}"
     message = str(first["msg"].removeprefix("Value error, "))
     return f"{what} {where!r}: {message} (got {first['input']!r})" if where else message
+
+
+def set_option(options: dict[str, Any], place: str, value: object) -> None:
+    """Sets ``options["a"]["b"]`` for the place "a.b", and makes what is above it.
+
+    Raises:
+        ValueError: a part of the place, which it names, has a value already.
+    """
+    *above, name = place.split(".")
+    for part in above:
+        options = options.setdefault(part, {})
+        if not isinstance(options, dict):
+            raise ValueError(f"{part!r} was given a value before")
+    options[name] = value

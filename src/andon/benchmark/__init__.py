@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from andon.benchmark.claim_checks import ClaimCheck, RunFigures, check_claims, published_figures
     from andon.benchmark.comparison import Comparability, comparability
     from andon.benchmark.engine import Engine, cpu_count
-    from andon.benchmark.estimate import PlanEstimate, estimate_plan
+    from andon.benchmark.estimate import PlanEstimate, RowEstimate, estimate_plan
     from andon.benchmark.events import (
         DataProblem,
         ExperimentEvent,
@@ -107,6 +107,7 @@ __all__ = [
     "RayEngine",
     "Repaired",
     "Restarted",
+    "RowEstimate",
     "RunEvent",
     "RunFigures",
     "RunSummary",
@@ -169,7 +170,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.benchmark.events": (
             "DataProblem ExperimentEvent Failed ImportsCode Planned Progressed Repaired Restarted RunEvent Started"
         ),
-        "andon.benchmark.estimate": "PlanEstimate estimate_plan",
+        "andon.benchmark.estimate": "PlanEstimate RowEstimate estimate_plan",
         "andon.benchmark.expansion": "expand",
         "andon.benchmark.fusion": "Fused FusedExperiment fuse",
         "andon.benchmark.gallery": "GalleryImage GalleryMaps",

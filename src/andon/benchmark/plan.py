@@ -37,7 +37,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from andon._tools.files import read_regular
-from andon._tools.models import FrozenModel
+from andon._tools.models import FrozenModel, set_option
 from andon.benchmark._yaml import Lines, Location, error_at, parse
 from andon.benchmark.record import ExperimentSpec, Protocol
 from andon.core import ConfigError, listed
@@ -348,13 +348,10 @@ def _options(methods: Sequence[str], options: Sequence[str]) -> tuple[dict[str, 
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"option {option!r}: the value is not valid YAML") from None
-        *above, name = place.split(".")
-        config = configs[method]
-        for part in above:
-            config = config.setdefault(part, {})
-            if not isinstance(config, dict):
-                raise ConfigError(f"option {option!r}: {part!r} was given a value before")
-        config[name] = value
+        try:
+            set_option(configs[method], place, value)
+        except ValueError as error:
+            raise ConfigError(f"option {option!r}: {error}") from None
         changes[method].append(f"{place}={text}")
     return configs, changes
 

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from andon._tools.models import first_fault
+from andon._tools.models import first_fault, set_option
 from andon.core import ConfigError
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Threads",
     "assignment",
     "command_group",
+    "config_of",
     "create_model",
     "engine_of",
     "import_object",
@@ -308,6 +309,18 @@ def assignment(text: str, option: str, form: str = "NAME=VALUE") -> Assignment:
         return Assignment(name, yaml.safe_load(value), text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"{option} {text!r}: the value is not valid YAML") from None
+
+
+def config_of(options: Sequence[str] | None) -> dict[str, Any]:
+    """The ``OPTION=VALUE`` of ``--set`` as a configuration; dots lead into mappings."""
+    config: dict[str, Any] = {}
+    for text in options or ():
+        given = assignment(text, "--set", "OPTION=VALUE")
+        try:
+            set_option(config, given.name, given.value)
+        except ValueError as error:
+            raise ConfigError(f"--set {text!r}: {error}") from None
+    return config
 
 
 def import_object(reference: str) -> Any:

@@ -27,9 +27,23 @@ from andon.cli._show import Cell, duration, out, say, show_table
 from andon.core import ConfigError
 
 if TYPE_CHECKING:
-    from andon.benchmark import Plan, PlanStatus, RunSummary, Store
+    from andon.benchmark import Plan, PlanEstimate, PlanStatus, RowEstimate, RunSummary, Store, StudyRowEstimate
 
-__all__ = ["app", "plans", "print_summary", "print_tables", "report", "resume", "run", "status", "write_page"]
+__all__ = [
+    "ESTIMATE_COLUMNS",
+    "ESTIMATE_FIGURES",
+    "app",
+    "estimate_cells",
+    "plans",
+    "print_estimate_sums",
+    "print_summary",
+    "print_tables",
+    "report",
+    "resume",
+    "run",
+    "status",
+    "write_page",
+]
 
 app = command_group("Run methods on data sets, and compare them.")
 
@@ -70,6 +84,8 @@ SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Run without the images that cannot be read; every table says so.")
 ]
 PlanName = Annotated[str | None, typer.Option(help="Name of the plan, where there are several.", show_default=False)]
+ESTIMATE_FIGURES = ("done", "failed", "missing", "time", "MiB")
+ESTIMATE_COLUMNS = ("method", *ESTIMATE_FIGURES, "from")
 _DEFAULT_METHODS = ("thumbnail-nn", "padim", "patchcore")
 
 
@@ -277,20 +293,24 @@ def _print_estimate(plan: Plan, store: Path, jobs: int | None, threads: int | No
 
     with stage_bars() as progress:
         found = estimate_plan(plan, store, jobs=jobs, threads=threads, device=device, progress=progress)
-    figures = ("done", "failed", "missing", "time", "MiB")
-    rows = [
-        (
-            row.dataset,
-            row.category,
-            row.label,
-            *(str(n) for n in (row.done, row.failed, row.missing)),
-            "–" if row.seconds is None else duration(row.seconds),
-            "–" if row.memory_mb is None else f"{row.memory_mb:.0f}",
-            row.basis,
-        )
-        for row in found.rows
-    ]
-    show_table(("data set", "category", "method", *figures, "from"), rows, figures=figures)
+    rows = [(row.dataset, row.category, *estimate_cells(row)) for row in found.rows]
+    show_table(("data set", "category", *ESTIMATE_COLUMNS), rows, figures=ESTIMATE_FIGURES)
+    print_estimate_sums(found)
+
+
+def estimate_cells(row: RowEstimate | StudyRowEstimate) -> tuple[str, ...]:
+    """A line of an estimate, under ``ESTIMATE_COLUMNS``."""
+    return (
+        row.label,
+        *(str(n) for n in (row.done, row.failed, row.missing)),
+        "–" if row.seconds is None else duration(row.seconds),
+        "–" if row.memory_mb is None else f"{row.memory_mb:.0f}",
+        row.basis,
+    )
+
+
+def print_estimate_sums(found: PlanEstimate) -> None:
+    """What is done, what is left, and what that would cost."""
     say(f"{sum(row.done for row in found.rows)} experiments done, {found.todo} to do")
     if found.unknown < found.todo:
         say(

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
 
-from andon.cli._options import Device, Folder, assignment
+from andon.cli._options import Device, Folder, config_of
 from andon.cli._progress import stage_bars
 from andon.cli._show import duration, say, show_table
 from andon.core import ConfigError, DataError
@@ -96,7 +96,7 @@ def train(
             images,
             method,
             preset=preset,
-            config=_config(options or []),
+            config=config_of(options),
             rate=_rate(rate, "--rate"),
             look=_look(look),
             roi=roi,
@@ -295,18 +295,3 @@ def _align(text: str | None) -> bool | tuple[int, int, int, int]:
     except ValueError:
         raise ConfigError(f"--align {text!r}: expected auto, or the part's box in the first image: x,y,w,h") from None
     return x, y, width, height
-
-
-def _config(options: Sequence[str]) -> dict[str, Any]:
-    """``OPTION=VALUE`` as a mapping; dots lead into mappings."""
-    config: dict[str, Any] = {}
-    for text in options:
-        given = assignment(text, "--set", "OPTION=VALUE")
-        *above, last = given.name.split(".")
-        inner = config
-        for part in above:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {text!r}: {part!r} was given a value before")
-        inner[last] = given.value
-    return config

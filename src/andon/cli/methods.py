@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from andon.cli._options import assignment, command_group
+from andon.cli._options import command_group, config_of
 from andon.cli._show import out, say, show_table
-from andon.core import ConfigError
 
 __all__ = ["app", "check", "list_methods", "show"]
 
@@ -61,7 +60,7 @@ def check(
     """
     from andon.methods import check_method
 
-    report = check_method(name, _config(options or []), preset=preset)
+    report = check_method(name, config_of(options), preset=preset)
     say(Text(report.title, style="bold"), f"  {report.method}")
     for note in report.notes:
         say(note)
@@ -73,18 +72,3 @@ def check(
     say(f"{broken} of {len(report.items)} broken" if broken else "the contract is kept, as far as this can show")
     if broken:
         raise typer.Exit(2)
-
-
-def _config(options: list[str]) -> dict[str, Any]:
-    """``OPTION=VALUE`` as a mapping; dots lead into mappings."""
-    config: dict[str, Any] = {}
-    for text in options:
-        given = assignment(text, "--set", "OPTION=VALUE")
-        *above, last = given.name.split(".")
-        inner = config
-        for part in above:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {text!r}: {part!r} was given a value before")
-        inner[last] = given.value
-    return config

@@ -22,7 +22,13 @@ from andon.cli._options import (
 )
 from andon.cli._progress import experiment_bars, stage_bars
 from andon.cli._show import duration, say, show_table
-from andon.cli.bench import print_summary
+from andon.cli.bench import (
+    ESTIMATE_COLUMNS,
+    ESTIMATE_FIGURES,
+    estimate_cells,
+    print_estimate_sums,
+    print_summary,
+)
 from andon.core import ConfigError
 
 if TYPE_CHECKING:
@@ -185,29 +191,9 @@ def _print_estimate(parts: Sequence[StudyPlan], store: Path, how: Mapping[str, A
 
     with stage_bars() as progress:
         found = estimate_study(parts, store, progress=progress, **how)
-    figures = ("done", "failed", "missing", "time", "MiB")
     for part in parts:
-        rows = [
-            (
-                row.dataset,
-                row.label,
-                *(str(n) for n in (row.done, row.failed, row.missing)),
-                "–" if row.seconds is None else duration(row.seconds),
-                "–" if row.memory_mb is None else f"{row.memory_mb:.0f}",
-                row.basis,
-            )
-            for row in found.rows
-            if row.part is part
-        ]
-        show_table(("data set", "method", *figures, "from"), rows, figures=figures, title=part.shows)
+        rows = [(row.dataset, *estimate_cells(row)) for row in found.rows if row.part is part]
+        show_table(("data set", *ESTIMATE_COLUMNS), rows, figures=ESTIMATE_FIGURES, title=part.shows)
         say()
-    whole = found.whole
     say("experiments that several parts share are counted where they come first")
-    say(f"{sum(row.done for row in whole.rows)} experiments done, {whole.todo} to do")
-    if whole.unknown < whole.todo:
-        say(
-            f"about {duration(whole.wall_seconds)} with {whole.jobs} at a time ({duration(whole.seconds)} one after "
-            f"the other, less where features are shared), {whole.memory_mb:.0f} MiB"
-        )
-    if whole.unknown:
-        say(f"{whole.unknown} experiments without an estimate")
+    print_estimate_sums(found.whole)

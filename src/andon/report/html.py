@@ -6,15 +6,11 @@ own. All text of a user's is escaped by the template. Given the same store it is
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -22,6 +18,7 @@ from andon.benchmark import ExperimentRecord, Failure, Store
 from andon.core import AndonError
 from andon.evaluation import EvaluationArrays
 from andon.report import figures, gallery
+from andon.report._page import page_environment, page_script, page_style
 from andon.report.results import Column, DatasetResults, Results, Row, collect, plain
 from andon.report.tables import (
     RANDOM_WEIGHTS,
@@ -108,24 +105,14 @@ def render_report(store: Store, *, title: str | None = None) -> str:
         for index, dataset in enumerate(results.datasets)
     ]
     problems = list(dict.fromkeys([*results.problems, *problems, *(plain(p, 400) for p in store.problems)]))
-    script = _asset("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("andon", "report/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment()
     environment.globals |= {"published_text": published_text, "random_note": RANDOM_WEIGHTS}
     page = environment.get_template("report.html.j2").render(
         title=plain(title) if title else _title(results),
         results=results,
         sections=sections,
-        style=Markup(_asset("report.css")),
-        script=Markup(script),
-        script_hash=digest,
+        style=page_style("report.css"),
+        **page_script("report.js"),
         colour_bar=gallery.colour_bar(),
         dashes=figures.DASHES,
         warnings=[s.warning for s in sections if s.warning],
@@ -138,10 +125,6 @@ def render_report(store: Store, *, title: str | None = None) -> str:
     )
     # A lone surrogate cannot be written as UTF-8; `plain` took out those of names.
     return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def _asset(name: str) -> str:
-    return resources.files("andon.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _title(results: Results) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 from markupsafe import Markup
 
 from andon.benchmark import STUDY_PROTOCOLS, ExperimentRecord, published
 from andon.report import figures as styles
+from andon.report._page import page_environment, page_script, page_style
 from andon.report.cells import not_comparable
 from andon.report.results import plain
 from andon.report.study.assemble import Section
@@ -52,15 +49,7 @@ class _Experiment:
 
 def render_page(study: Study, section: Section) -> str:
     """The page as text. It needs no network and can use none; given the same store it is the same, byte for byte."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("andon", "report/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    script = _asset("study.js")
+    environment = page_environment()
     environment.globals |= {"marks": _marks, "sources": _sources, "tip": _tip, "Markup": Markup}
     experiments = list(_experiments(study))
     return environment.get_template("study.html.j2").render(
@@ -68,9 +57,8 @@ def render_page(study: Study, section: Section) -> str:
         contents=_CONTENTS,
         study=study,
         section=section,
-        style=Markup(_asset("report.css") + _asset("study.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        style=page_style("report.css", "study.css"),
+        **page_script("study.js"),
         protocol=_protocol(study),
         warnings=list(_warnings(study)),
         verdicts=Counter(claim.verdict for claim in section.claims),
@@ -80,10 +68,6 @@ def render_page(study: Study, section: Section) -> str:
         source=published.SOURCE,
         dashes=styles.DASHES,
     )
-
-
-def _asset(name: str) -> str:
-    return resources.files("andon.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _title(study: Study) -> str:
