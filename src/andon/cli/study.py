@@ -130,13 +130,13 @@ def literature(
     ] = "terminal",
 ) -> None:
     """The study's Table 2: what others had published of the methods, with its sources."""
-    from andon.report import LITERATURE_COLUMNS, LITERATURE_NOTES, literature_rows, literature_text
+    from andon.report import LITERATURE_COLUMNS, literature_notes, literature_rows, literature_text
 
     if output != "terminal":
         typer.echo(literature_text(output), nl=False)
         return
     show_table(LITERATURE_COLUMNS, literature_rows(), figures=LITERATURE_COLUMNS[1:])
-    for note in LITERATURE_NOTES:
+    for note in literature_notes():
         say(note)
 
 

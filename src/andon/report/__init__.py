@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
-    from andon.report.literature import LITERATURE_COLUMNS, LITERATURE_NOTES, literature_rows, literature_text
+    from andon.report.literature import LITERATURE_COLUMNS, literature_notes, literature_rows, literature_text
     from andon.report.renderers import to_rich, to_text
     from andon.report.study.write import write_study
     from andon.report.tables import make_tables
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LITERATURE_COLUMNS",
-    "LITERATURE_NOTES",
+    "literature_notes",
     "literature_rows",
     "literature_text",
     "make_tables",
@@ -29,7 +29,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "andon.report.literature": "LITERATURE_COLUMNS LITERATURE_NOTES literature_rows literature_text",
+        "andon.report.literature": "LITERATURE_COLUMNS literature_notes literature_rows literature_text",
         "andon.report.renderers": "to_rich to_text",
         "andon.report.study.write": "write_study",
         "andon.report.tables": "make_tables",

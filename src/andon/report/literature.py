@@ -8,23 +8,47 @@ from collections.abc import Callable, Sequence
 
 from andon.benchmark import published
 from andon.core import ConfigError
+from andon.report.study.formats import to_latex
+from andon.report.study.model import Block, Cell, StudyRow, StudyTable
 
-__all__ = ["LITERATURE_COLUMNS", "LITERATURE_NOTES", "literature_rows", "literature_text"]
+__all__ = ["LITERATURE_COLUMNS", "literature_notes", "literature_rows", "literature_table", "literature_text"]
 
 LITERATURE_COLUMNS = ("method", *published.LITERATURE_DATASETS)
-LITERATURE_NOTES = (
-    f"Image AUROC, %, mean over a data set's categories; as quoted in Table 2 of {published.SOURCE}.",
-    "* from the Papers with Code benchmark; the others from the method's own paper. –: the study quotes none.",
-)
+
+
+def literature_table() -> StudyTable:
+    """Table 2 as every form of it shows it: image AUROCs in %, "91.5*", or "–" where the study quotes none."""
+    best = {
+        name: max(row[name].auroc for row in published.LITERATURE.values() if name in row)
+        for name in published.LITERATURE_DATASETS
+    }
+    rows = []
+    for method, figures in published.LITERATURE.items():
+        cells = []
+        for name in published.LITERATURE_DATASETS:
+            found = figures.get(name)
+            if found is None:
+                cells.append(Cell("–", muted=True, tip="the study does not give it"))
+                continue
+            text = f"{found.auroc:.1f}{'*' if found.asterisk else ''}"
+            cells.append(Cell(text, found.auroc / 100, best=found.auroc == best[name], tip=found.source))
+        rows.append(StudyRow(method, tuple(cells)))
+    notes = (
+        f"Image AUROC, mean over a data set's categories; as quoted in Table 2 of {published.SOURCE}.",
+        "* from the Papers with Code benchmark; the others from the method's own paper. –: the study quotes none.",
+    )
+    block = Block(published.LITERATURE_DATASETS, tuple(rows))
+    return StudyTable("table-2", "Reported mean AUROC (%)", (block,), 2, "Method", notes)
+
+
+def literature_notes() -> tuple[str, ...]:
+    """What is printed under the table."""
+    return literature_table().notes
 
 
 def literature_rows() -> list[tuple[str, ...]]:
-    """A method a row, under ``LITERATURE_COLUMNS``: "91.5*", or "–" where the study quotes no figure."""
-    rows = []
-    for method, figures in published.LITERATURE.items():
-        cells = [figures.get(dataset) for dataset in published.LITERATURE_DATASETS]
-        rows.append((method, *("–" if f is None else f"{f.auroc}{'*' * f.asterisk}" for f in cells)))
-    return rows
+    """A method a row, under ``LITERATURE_COLUMNS``."""
+    return [(row.label, *(cell.text for cell in row.cells)) for row in literature_table().rows]
 
 
 def literature_text(form: str) -> str:
@@ -33,7 +57,11 @@ def literature_text(form: str) -> str:
     Raises:
         ConfigError: another format.
     """
-    writers: dict[str, Callable[[], str]] = {"markdown": _markdown, "latex": _latex, "csv": _csv}
+    writers: dict[str, Callable[[], str]] = {
+        "markdown": _markdown,
+        "latex": lambda: to_latex(literature_table()),
+        "csv": _csv,
+    }
     if form not in writers:
         raise ConfigError(f"unknown format {form!r}; known: {', '.join(writers)}")
     return writers[form]()
@@ -45,35 +73,12 @@ def _markdown() -> str:
 
     rows = [[cell.replace("*", r"\*") for cell in row] for row in literature_rows()]
     rule = ["---", *["---:"] * len(published.LITERATURE_DATASETS)]
-    notes = [note.replace("*", r"\*") for note in LITERATURE_NOTES]
+    notes = [note.replace("*", r"\*") for note in literature_notes()]
     return "\n".join([*map(line, (LITERATURE_COLUMNS, rule, *rows)), "", *notes, ""])
 
 
 def _latex() -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(_escaped(cell) for cell in cells) + r" \\"
-
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            r"\caption{Published image-level AUROCs (\%).}",
-            rf"\begin{{tabular}}{{l{'r' * len(published.LITERATURE_DATASETS)}}}",
-            r"\toprule",
-            line([LITERATURE_COLUMNS[0].capitalize(), *LITERATURE_COLUMNS[1:]]),
-            r"\midrule",
-            *map(line, literature_rows()),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\smallskip\footnotesize " + " ".join(map(_escaped, LITERATURE_NOTES)),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", r"\%").replace("*", r"\textsuperscript{*}").replace("–", "--")
+    return to_latex(literature_table())
 
 
 def _csv() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from andon.benchmark import published
 from andon.core import AndonError, Category, Dataset
+from andon.report.literature import literature_table
 from andon.report.results import DatasetResults, Row
 from andon.report.study.model import Block, Cell, StudyRow, StudyTable
 from andon.report.study.parts import Study, experiment_ids
@@ -17,7 +18,7 @@ def reference_tables(study: Study, dataset: Dataset | None) -> list[StudyTable]:
     Args:
         dataset: the main part's, where its folder can be read: for the images' sizes.
     """
-    return [_datasets(), _literature(), _categories(study, dataset), _descriptions(), _confusion()]
+    return [_datasets(), literature_table(), _categories(study, dataset), _descriptions(), _confusion()]
 
 
 def _text(value: object) -> Cell:
@@ -45,27 +46,6 @@ def _datasets() -> StudyTable:
 def _source(entry: published.PublicDataset) -> str:
     """Who published it; the study calls itself "Ours"."""
     return "the study" if entry.source == "Ours" else entry.source
-
-
-def _literature() -> StudyTable:
-    best = {
-        name: max(row[name].auroc for row in published.LITERATURE.values() if name in row)
-        for name in published.LITERATURE_DATASETS
-    }
-    rows = []
-    for method, figures in published.LITERATURE.items():
-        cells = []
-        for name in published.LITERATURE_DATASETS:
-            found = figures.get(name)
-            if found is None:
-                cells.append(_text(None))
-                continue
-            text = f"{found.auroc:.1f}{'*' if found.asterisk else ''}"
-            cells.append(Cell(text, found.auroc / 100, best=found.auroc == best[name], tip=found.source))
-        rows.append(StudyRow(method, tuple(cells)))
-    note = f"As printed in {published.SOURCE}: from the methods' papers, * from Papers with Code. Bold: the highest."
-    block = Block(published.LITERATURE_DATASETS, tuple(rows))
-    return StudyTable("table-2", "Reported mean AUROC (%)", (block,), 2, "Method", (note,))
 
 
 def _categories(study: Study, dataset: Dataset | None) -> StudyTable:
