@@ -8,7 +8,7 @@ chunks of as many "fibres" as in training (64 in the study, 256 in the original)
 features, likelihoods gathered in lists. Both get the same features, and flows with random weights: they do not change
 the times.
 
-Trainings: preset ``embedded`` on 60 good images a task beside ``thumbnail-nn``. ``--data`` names a rendered line;
+Trainings: preset ``designed`` on 60 good images a task beside ``thumbnail-nn``. ``--data`` names a rendered line;
 without it one is rendered. ``--images`` writes test images with truth and map. With ``--write`` the tables go to
 benchmarks/results/cflow.md and cflow_speed.md.
 """
@@ -116,8 +116,8 @@ def speed(keep: bool) -> list[str]:
     small = CflowConfig(**config)
     cells = [("cells", 32, 28, 28)]
     kinds: list[tuple[str, list[tuple[str, int, int, int]], int, int, Permutation, int, int]] = [
-        ("embedded preset", cells, small.condition, small.coupling_blocks, small.permutation, 1, 64),
-        ("embedded preset", cells, small.condition, small.coupling_blocks, small.permutation, 16, 64),
+        ("designed preset", cells, small.condition, small.coupling_blocks, small.permutation, 1, 64),
+        ("designed preset", cells, small.condition, small.coupling_blocks, small.permutation, 16, 64),
         ("Wide-ResNet-50-2, released code", wide, 128, 8, "hard", 1, 64),
         ("Wide-ResNet-50-2, released code", wide, 128, 8, "hard", 16, 64),
         ("Wide-ResNet-50-2, paper", wide, 128, 8, "soft", 16, 64),
@@ -178,7 +178,7 @@ def speed_row(name: str, batch: int, scale: str, fibres: int, times: list[float]
 def trained(category: Category, budget: float, cache: ArrayCache) -> tuple[CflowDetector, str]:
     images = Images(category.train, cache)
     start = time.process_time()
-    detector = create_method("cflow", preset="embedded", budget=budget).fit(images)
+    detector = create_method("cflow", preset="designed", budget=budget).fit(images)
     seconds = time.process_time() - start
     assert isinstance(detector, CflowDetector)
     figures = beside_the_floor(detector, category, images)
@@ -218,7 +218,7 @@ def grid_of_maps(detector: CflowDetector, category: Category, path: Path) -> Non
 def trainings(options: argparse.Namespace) -> list[str]:
     config = CflowConfig(**Cflow.presets["designed"])
     lines = [
-        f"## Trainings: preset `embedded` ({config.meta_epochs * config.sub_epochs} passes over 60 images) "
+        f"## Trainings: preset `designed` ({config.meta_epochs * config.sub_epochs} passes over 60 images) "
         f"at budget {options.budget:g}",
         "",
         "60 good images a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",

@@ -6,7 +6,7 @@
 Literal: Perlin noise by repeating each gradient over its cell and dot products at every pixel; structural similarity
 with a two-dimensional window, five filters one after the other; the focal loss with one-hot targets.
 
-Trainings: preset ``embedded`` on 60 good images a task at a budget, beside ``thumbnail-nn``. ``--data`` names a
+Trainings: preset ``designed`` on 60 good images a task at a budget, beside ``thumbnail-nn``. ``--data`` names a
 rendered line; without it one is rendered. ``--images`` writes, for each task, test images with the truth, the
 reconstruction and the map. With ``--write`` the tables go to benchmarks/results/draem.md and draem_speed.md.
 """
@@ -130,7 +130,7 @@ def speed() -> list[str]:
 
 def trained(category: Category, budget: float) -> tuple[DraemDetector, str]:
     start = time.process_time()
-    detector = create_method("draem", preset="embedded", budget=budget).fit(category)
+    detector = create_method("draem", preset="designed", budget=budget).fit(category)
     seconds = time.process_time() - start
     assert isinstance(detector, DraemDetector)
     curves = detector.report.curves
@@ -178,7 +178,7 @@ def main() -> None:
 def trainings(options: argparse.Namespace) -> list[str]:
     preset: dict[str, Any] = dict(Draem.presets["designed"])
     lines = [
-        f"## Trainings: preset `embedded` ({preset['epochs']} epochs of 60 images) at budget {options.budget:g}",
+        f"## Trainings: preset `designed` ({preset['epochs']} epochs of 60 images) at budget {options.budget:g}",
         "",
         "60 good images a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
         "",

@@ -6,7 +6,7 @@
 Literal: all positions of both levels get a replacement, whether beneath a mask or not, drawn from fully sorted
 distances; codes are chosen by one-hot products; every image is encoded and rendered at every step.
 
-Trainings: preset ``embedded`` on 60 good images a task, at a budget, and at full length for the tasks of ``--full``,
+Trainings: preset ``designed`` on 60 good images a task, at a budget, and at full length for the tasks of ``--full``,
 beside ``thumbnail-nn``. ``--data`` names a rendered line; without it one is rendered. ``--images`` writes, for each
 task, some test images with the truth, both decoders' images and the map. With ``--write`` the tables go to
 benchmarks/results/dsr.md and dsr_speed.md.
@@ -139,7 +139,7 @@ def speed() -> list[str]:
 
 def trained(category: Category, budget: float) -> tuple[DsrDetector, str]:
     start = time.process_time()
-    detector = create_method("dsr", preset="embedded", budget=budget).fit(category)
+    detector = create_method("dsr", preset="designed", budget=budget).fit(category)
     seconds = time.process_time() - start
     assert isinstance(detector, DsrDetector)
     steps, focal = detector.report.curves["focal"][-1]
@@ -193,7 +193,7 @@ def main() -> None:
 def trainings(options: argparse.Namespace) -> list[str]:
     preset: dict[str, Any] = dict(Dsr.presets["designed"])
     lines = [
-        f"## Trainings: preset `embedded`, {preset['epochs']} epochs of 60 images at budget 1",
+        f"## Trainings: preset `designed`, {preset['epochs']} epochs of 60 images at budget 1",
         "",
         "60 good images a task to learn from, 30 good and 30 defective ones to judge. Image AUROC, AUsPRO@0.05 in %.",
         "",

@@ -7,7 +7,7 @@ Plain: torch's convolutions, three passes of the student over normal, augmented 
 the teacher over normal and augmented image at every step, its output normalised afterwards, the hard features'
 quantile by sorting. Same weights, same images, same losses; times are the smallest of alternating runs.
 
-Trainings: preset ``embedded`` on the good images of each task (``--data`` names a rendered line; without it one is
+Trainings: preset ``designed`` on the good images of each task (``--data`` names a rendered line; without it one is
 rendered), beside ``thumbnail-nn``. ``--images`` writes test images, truth and map of each task. With ``--write``
 the tables go to benchmarks/results/efficientad.md.
 """
@@ -223,7 +223,7 @@ def main() -> None:
     for size in options.speed:
         lines += speed(size)
         print("\n".join(lines[-2:]), flush=True)
-    preset = "embedded"
+    preset = "designed"
     full = create_method("efficientad", preset=preset).config.steps
     lines += [
         "",

@@ -1,6 +1,6 @@
 """Does the detector of every method survive export, and does ONNX Runtime say the same? (needs ``andon[bench]``)
 
-Each method learns twelve images of a rendered task on its ``embedded`` preset, shortened where it is trained, then
+Each method learns twelve images of a rendered task on its ``designed`` preset, shortened where it is trained, then
 ``torch.export`` and ``torch.onnx.export`` (dynamo) take it with a batch of one. Differences are the largest over the
 test images, relative to the largest value. ``--write`` renews results/export.md.
 """
@@ -60,7 +60,7 @@ def main() -> None:
     lines = [
         "# Export of every method's detector",
         "",
-        f"torch {torch.__version__}, batch of one, `embedded` presets; differences relative to the largest value.",
+        f"torch {torch.__version__}, batch of one, `designed` presets; differences relative to the largest value.",
         "",
         "| method | torch.export | ONNX (dynamo) | scores in ONNX Runtime | maps |",
         "|---|---|---|---|---|",
@@ -71,7 +71,7 @@ def main() -> None:
         generate(folder / "line", tasks=["pipe_staple"], counts=counts, jobs=1)
         category = load_dataset(folder / "line")["pipe_staple"]
         for name in method_names():
-            options = {} if name == "thumbnail-nn" else {"preset": "embedded"}
+            options = {} if name == "thumbnail-nn" else {"preset": "designed"}
             budget = {"budget": BUDGETS[name]} if name in BUDGETS else {}
             with torch.enable_grad():
                 detector = create_method(name, **options, **budget).fit(category, seed=0)

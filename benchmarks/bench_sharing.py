@@ -11,7 +11,7 @@ a method) weighs the more the fewer images there are: with a dozen neither targe
 
 Beside the seconds: how many images' features were computed (entries in the cache), against how many images there are.
 Features are shared; distances to neighbours cannot be, because every draw and every seed has a memory bank of its own.
-An adapted extractor ("embedded") is another one for every draw, and is fitted anew for each.
+An adapted extractor ("designed") is another one for every draw, and is fitted anew for each.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=int, default=198)
     parser.add_argument("--test", type=int, default=326)
-    parser.add_argument("--preset", choices=("study", "embedded"), default="study")
+    parser.add_argument("--preset", choices=("study", "designed"), default="study")
     parser.add_argument("--size", type=int, help="side of the images; the preset's otherwise")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)

@@ -87,7 +87,7 @@ def table(store: Store) -> str:
             f"`andon demo`, {first.started[:10]}, {where}. {len(records)} experiments, {total / 60:.1f} minutes.",
             "",
             "Image AUROC / AUsPRO to a pixel FPR of 0.05, in %, mean over the seeds. 60 good images to learn",
-            "from, 30 good and 30 defective ones to judge, preset `embedded` of every method: the learned parts that",
+            "from, 30 good and 30 defective ones to judge, preset `designed` of every method: the learned parts that",
             "come with the package, small images and networks, and a fraction of the preset's own training.",
             "",
             *lines,

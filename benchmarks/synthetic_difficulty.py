@@ -2,7 +2,7 @@
 
     python benchmarks/synthetic_difficulty.py [--train 60 --good 40 --defective 40] [--seeds 0 1] [--tasks …] [--write]
 
-No pretrained weights are assumed: PaDiM and Patchcore run on the embedded extractor (preset ``embedded``), and
+No pretrained weights are assumed: PaDiM and Patchcore run on the embedded extractor (preset ``designed``), and
 optionally (``--random``) on random orthogonal ResNet-18 weights.
 ``--write`` puts the table into benchmarks/results/synthetic_difficulty.md.
 """
@@ -42,8 +42,8 @@ STUDY = {  # Table 6: PaDiM, Patchcore
 def methods(random: bool) -> dict[str, Method]:
     out = {
         "thumbnail-nn": create_method("thumbnail-nn"),
-        "PaDiM": create_method("padim", preset="embedded"),
-        "Patchcore": create_method("patchcore", preset="embedded"),
+        "PaDiM": create_method("padim", preset="designed"),
+        "Patchcore": create_method("patchcore", preset="designed"),
     }
     if random:
         out["PaDiM (random ResNet-18)"] = create_method("padim", weights="random")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from andon.cli import demo as module
-from andon.core import DataError
+from andon.core import ConfigError, DataError
 from andon.data import load_dataset
 
 
@@ -62,3 +62,9 @@ def test_only_the_package_is_installed_and_a_failure_is_said(
     (command,) = commands
     assert command[1:] == ["-m", "pip", "install", "--quiet", "--no-deps", "elpv-dataset"]
     assert not (tmp_path / "data").exists()
+
+
+def test_an_option_of_rendered_images_is_not_ignored_on_real_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--count is of rendered images"):
+        module.demo(tmp_path / "demo", count="full", real=True)
+    assert not (tmp_path / "demo").exists()

@@ -154,9 +154,10 @@ def test_inputs_are_found_in_natural_order(tmp_path: Path) -> None:
     save_parts(tmp_path / "b", range(2))
     for name in ("img10.png", "img2.png"):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("")
+    for name in ("notes.txt", "._img2.png", "Thumbs.db"):  # a system's litter is no image
+        (tmp_path / name).write_text("")
     found = [Path(f.name).relative_to(tmp_path).as_posix() for f in find_inputs([str(tmp_path)])]
-    assert found == ["b/0000.png", "b/0001.png", "img2.png", "img10.png"]
+    assert found == ["img2.png", "img10.png", "b/0000.png", "b/0001.png"]
     assert len(list(find_inputs([str(tmp_path / "img*.png"), str(tmp_path / "img2.png")]))) == 2
     (tmp_path / "none").mkdir()
     for name, match in (("none", "no images"), ("x*.png", "no such image")):

@@ -25,7 +25,9 @@ _REAL_TRAIN, _REAL_TEST = 120, 60
 
 def demo(
     folder: Folder,
-    count: Annotated[str, typer.Option(help="Images a task: small, or full (the study's Table 3).")] = "small",
+    count: Annotated[
+        str | None, typer.Option(help="Images a rendered task: small (the default), or full (the study's Table 3).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the rendered images, or of the real ones' split.")] = 0,
     jobs: Jobs = None,
     real: Annotated[
@@ -37,13 +39,16 @@ def demo(
     The images are inspection tasks that are rendered here, or with --real the solar cells of ELPV.
     """
     from andon.benchmark import cpu_count, run_plan
+    from andon.core import ConfigError
 
+    if real and count is not None:
+        raise ConfigError("--count is of rendered images; the real ones are as many as the package has: leave it out")
     start = time.monotonic()
     images, store = folder / "data", folder / "store"
     if real:
         _real_images(images, seed)
     else:
-        _rendered_images(images, count, seed)
+        _rendered_images(images, count or "small", seed)
     with experiment_bars() as on_event:
         # Small networks leave a second processor idle: two experiments side by side take a quarter off the time.
         jobs = jobs or max(min(2, cpu_count()), cpu_count() // 4)

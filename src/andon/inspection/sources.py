@@ -11,9 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from andon._tools.files import folders_below
 from andon.core import ConfigError, DataError, ImageArray
-from andon.data import IMAGE_SUFFIXES, natural_key
+from andon.data import images_below, natural_key
 
 __all__ = ["VIDEO_SUFFIXES", "Frame", "find_inputs", "frames", "watched"]
 
@@ -45,7 +44,7 @@ def find_inputs(inputs: Sequence[str]) -> Iterator[Frame]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            inside = _images_below(path)
+            inside = images_below(path)
             if not inside:
                 raise DataError(f"{path}: no images in it or below")
             found += inside
@@ -67,15 +66,6 @@ def _each(paths: Sequence[Path]) -> Iterator[Frame]:
             yield Frame(str(path), path)
 
 
-def _images_below(folder: Path) -> list[Path]:
-    paths = [f / name for f, names in folders_below(folder) for name in names if _is_image(name)]
-    return sorted(paths, key=lambda path: [natural_key(part) for part in path.parts])
-
-
-def _is_image(name: str) -> bool:
-    return name[name.rfind(".") :].casefold() in IMAGE_SUFFIXES
-
-
 def watched(
     folder: Path, *, seconds: float = 0.5, sleep: Callable[[float], None] = time.sleep, stop: Callable[[], bool] = bool
 ) -> Iterator[Frame]:
@@ -87,14 +77,14 @@ def watched(
         sleep, stop: for tests.
 
     Raises:
-        DataError: no such folder, or one that is there no more.
+        AndonError: no such folder, one that is there no more, or a file name in it that is not UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder to watch")
-    done = set(_images_below(folder))
+    done = set(images_below(folder))
     waiting: dict[Path, tuple[int, int, float]] = {}
     while not stop():
-        for path in _images_below(folder):
+        for path in images_below(folder):
             if path in done:
                 continue
             try:
