@@ -1,8 +1,8 @@
 """Seconds of feature extraction, batch 1: what the default methods take of EfficientNet-Lite, beside ResNet-18.
 
 ResNet-18 stands with the three stages that methods take of it (1 to 3), batch norms folded, channels last, as Andon
-runs it. Both are timed in turn within one process, so the ratio holds whatever else the machine does. Weights do not change
-the times: ResNet-18's are random. With ``--write`` the table goes to benchmarks/results/extraction.md.
+runs it. All are timed in turn within one process, so the ratio holds whatever else the machine does. Weights do not
+change the times: ResNet-18's are random. With ``--write`` the table goes to benchmarks/results/extraction.md.
 """
 
 from __future__ import annotations
