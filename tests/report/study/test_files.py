@@ -42,7 +42,7 @@ def folder(fake: FakeStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
         progress=lambda stage, done, total: stages.append(stage),
     )
     assert files[0] == out / "index.html"
-    assert sorted(files) == sorted(p for p in out.rglob("*") if p.is_file())
+    assert sorted(files) == sorted(p for p in out.rglob("*") if p.is_file() and not p.name.startswith("."))
     assert {"reading", "late fusion", "writing"} <= set(stages)
     return out
 
@@ -50,8 +50,44 @@ def folder(fake: FakeStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_the_same_whenever_it_is_written(fake: FakeStudy, folder: Path, tmp_path: Path) -> None:
     write_study(fake.store, fake.parts, tmp_path, protocol=study_protocol("paper"))
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".pdf":  # a PDF has the time of its making
+        # A PDF has the time of its making, and what is written down of the files has its digest.
+        if path.is_file() and path.suffix != ".pdf" and not path.name.startswith("."):
             assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes(), path
+
+
+def test_what_would_come_out_the_same_is_left_alone(fake: FakeStudy, tmp_path: Path) -> None:
+    def stages() -> list[str]:
+        told: list[str] = []
+        files = write_study(
+            fake.store,
+            fake.parts,
+            tmp_path,
+            protocol=study_protocol("paper"),
+            progress=lambda stage, done, total: told.append(stage),
+        )
+        assert len(files) > 20
+        assert files[0] == tmp_path / "index.html"
+        return told
+
+    assert "writing" in stages()
+    assert stages() == []
+    page = tmp_path / "index.html"
+    whole = page.read_bytes()
+    page.write_bytes(whole[:-100])  # somebody's editor, or a full disk
+    assert "writing" in stages()
+    assert page.read_bytes() == whole
+    (tmp_path / "tables.csv").unlink()
+    assert "writing" in stages()
+    (tmp_path / ".andon-pages.json").write_bytes(b"[1")
+    assert "writing" in stages()
+    assert stages() == []
+    manifest = next(iter(sorted((fake.store.root / "experiments").glob("*/manifest.json"))))
+    content = manifest.read_bytes()
+    manifest.write_bytes(content + b"\n")  # the same to a reader, another one to a digest
+    try:
+        assert "writing" in stages()
+    finally:
+        manifest.write_bytes(content)
 
 
 def test_no_name_becomes_markup(folder: Path) -> None:

@@ -16,6 +16,7 @@ from andon.report.study.formats import can_write_pdf, standalone_svg, svg_to_pdf
 from andon.report.study.page import render_page
 from andon.report.study.parts import Study, read_study
 from andon.report.study.samples import sheet_svg
+from andon.report.study.stamp import pages_key, stamp_pages, stamped_pages
 from andon.report.write import write_bytes
 
 __all__ = ["write_study"]
@@ -46,6 +47,8 @@ def write_study(
         ensembles: labels of the members of each late fusion; None for those of a rule that no result enters.
         public_datasets: folders of data sets of Table 1 by name, for Figure 1.
 
+    A second call that would write the same does nothing: ``stamp.py`` says when that is known.
+
     Returns:
         The files.
 
@@ -55,13 +58,22 @@ def write_study(
     """
     if not parts:
         raise ConfigError("no parts of the study were given; see andon.benchmark.study_plans")
+    folder = Path(folder)
+    # With a key, files that are there already and would come out the same are left alone.
+    usual = ensembles is None and not public_datasets
+    key = pages_key(store, parts, protocol) if usual else None
+    there = None if key is None else stamped_pages(folder, key)
+    if there is not None:
+        return there
     study = read_study(store, parts, protocol, ensembles, progress)
     section = assemble(study, public_datasets or {}, progress)
     files: list[Path] = []
     contents = list(_contents(study, section))
     for number, (name, content) in enumerate(contents):
         progress("writing", number, len(contents))
-        files.append(write_bytes(Path(folder) / name, content))
+        files.append(write_bytes(folder / name, content))
+    if key is not None:
+        stamp_pages(folder, key, files)
     progress("writing", len(contents), len(contents))
     return files
 
