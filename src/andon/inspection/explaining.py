@@ -89,7 +89,7 @@ def _recalled(
     origins = inspector.origins[rows]
     counted = inspector.regions.on_map((shape[0], shape[1]), verdict.region)
     used = origins >= 0 if counted is None else (origins >= 0) & counted
-    names = [image.name for image in inspector.provenance.images]
+    names = [image.name for image in inspector.provenance.learned]
     owners = np.where(used, origins // distances.size, -1)
     if used.any() and int(owners.max()) >= len(names):
         raise DataError("the file's memory names training images that it does not have")

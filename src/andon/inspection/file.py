@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from andon._tools.models import FrozenModel, first_fault
 from andon._tools.text import first_line
@@ -35,7 +35,7 @@ from andon.inspection.calibration import ConformalCalibration, Thresholds
 from andon.inspection.container import content_digest, read_container, write_container
 from andon.inspection.regions import Regions
 
-__all__ = ["FORMAT", "Content", "InspectorFile", "Provenance", "SecondDay", "png_bytes"]
+__all__ = ["FORMAT", "Content", "InspectorFile", "Provenance", "SecondDay", "TrainingImage", "Update", "png_bytes"]
 
 FORMAT = 1
 SETTINGS, DETECTOR, THUMBNAIL = "inspector.json", "detector.safetensors", "thumbnail.png"
@@ -53,6 +53,24 @@ class TrainingImage(FrozenModel):
     fingerprint: str
 
 
+class Update(FrozenModel):
+    """One ``andon update``.
+
+    Attributes:
+        parent: fingerprint of the file that was updated.
+        images: good ones that were added, in shooting order.
+        learned: whether the detector learned from them; otherwise they only moved thresholds.
+        rates: false-alarm rates of look and stop that the thresholds were to keep; None for one by value.
+        at: date and time, UTC, ISO 8601.
+    """
+
+    parent: str
+    images: tuple[TrainingImage, ...]
+    learned: bool
+    rates: tuple[Finite | None, Finite | None] = (None, None)
+    at: str
+
+
 class Provenance(FrozenModel):
     """Where an inspector is from.
 
@@ -60,13 +78,14 @@ class Provenance(FrozenModel):
         method: name of the method, title in tables.
         config: its options.
         seed: of everything random.
-        images: that were learned from, in shooting order.
+        images: that were learned from when it was trained, in shooting order.
         size: (height, width) of the images, where all have one; None otherwise.
         weights: learned parts, each with source, hash and licence (``WeightsRecord``).
         notes: of the fit.
         versions: of Andon and of what it stands on.
         created: date and time, UTC, ISO 8601.
         seconds: that training and calibration took.
+        updates: since then, the oldest first.
     """
 
     method: str
@@ -80,6 +99,23 @@ class Provenance(FrozenModel):
     versions: dict[str, str] = Field(default_factory=dict)
     created: str = ""
     seconds: Finite = 0.0
+    updates: tuple[Update, ...] = ()
+
+    @property
+    def learned(self) -> tuple[TrainingImage, ...]:
+        """All images that were learned from, those of updates too."""
+        return self.images + tuple(image for update in self.updates if update.learned for image in update.images)
+
+    @property
+    def calibrated(self) -> tuple[TrainingImage, ...]:
+        """The image of each score of the calibration."""
+        return self.images + tuple(image for update in self.updates for image in update.images)
+
+    @model_serializer(mode="wrap")
+    def _without_updates(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A file that was never updated reads as before there were updates: its fingerprint stays."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.updates else {name: value for name, value in fields.items() if name != "updates"}
 
 
 class SecondDay(FrozenModel):

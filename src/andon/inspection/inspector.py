@@ -27,7 +27,7 @@ from andon.inspection.alignment import Alignment, Located
 from andon.inspection.calibration import ConformalCalibration, Thresholds
 from andon.inspection.file import InspectorFile, Provenance, SecondDay
 from andon.inspection.regions import EVERYWHERE, Regions
-from andon.methods import Detector, Method, load_bytes
+from andon.methods import Detector, Method, Recalls, load_bytes
 
 __all__ = ["Box", "Inspector", "Verdict", "VerdictName", "load_inspector", "promise"]
 
@@ -109,8 +109,6 @@ class Inspector:
         alignment: the frame that parts are brought into; None for images as they are.
         second_day: scores of good images of another day, which stand beside.
         thumbnail: RGB uint8 of a good part, small.
-        origins: int32 ``[M]``: which patch each of a memory's rows was, counted through all training images in order;
-            None where there is no memory.
     """
 
     detector: Detector
@@ -121,7 +119,15 @@ class Inspector:
     alignment: Alignment | None = None
     second_day: SecondDay | None = None
     thumbnail: ImageArray = field(default_factory=lambda: np.zeros((8, 8, 3), np.uint8), repr=False)
-    origins: npt.NDArray[np.int32] | None = field(default=None, repr=False)
+
+    @property
+    def origins(self) -> npt.NDArray[np.int32] | None:
+        """int32 ``[M]``: which patch each of a memory's rows was, counted through all images that were learned from.
+
+        None where there is no memory, or where that is not known.
+        """
+        kept = self.detector.origins if isinstance(self.detector, Recalls) else None
+        return None if kept is None else kept.cpu().numpy().astype(np.int32)
 
     def inspect(self, image: ImageLike) -> Verdict:
         """The verdict on a sample, a path, a PIL image or an RGB uint8 array ``[H, W, 3]``.
@@ -198,14 +204,15 @@ class Inspector:
             raise DataError(f"inspect takes one image at a time, not {len(images)}")
         pixels = images.image(0)
         size = (pixels.shape[0], pixels.shape[1])
-        self._check_shape(size, images.name(0))
+        self.check_shape(size, images.name(0))
         if self.alignment is None:
             return _Seen(images, size, None, None)
         located = self.alignment.locate(pixels)
         frame = self.alignment.warp(pixels, located)
         return _Seen(Images([frame]), size, frame, located)
 
-    def _check_shape(self, size: tuple[int, int], name: str) -> None:
+    def check_shape(self, size: tuple[int, int], name: str) -> None:
+        """DataError where an image's (height, width) is another shape than that of the training images."""
         learned = self.provenance.size
         if learned is None or abs(size[0] * learned[1] / (size[1] * learned[0]) - 1) <= _SHAPE:
             return
@@ -219,7 +226,7 @@ class Inspector:
         score = float(self.regions.read(prediction).scores[0])
         verdict: VerdictName = self.thresholds.decide(score)
         reason = ""
-        if not self.detector.report.n_constant and self._one_colour(seen.images):
+        if self.one_colour(seen.images):
             # Regions read the map, which knows nothing of dead cameras.
             verdict, reason = "stop", "the image is of one colour: is the camera dead, or the light out?"
         found = Verdict(
@@ -235,8 +242,11 @@ class Inspector:
         )
         return self._with_places(found, prediction)
 
-    def _one_colour(self, images: Images) -> bool:
-        pixels = images.resized(0, self.detector.transform)
+    def one_colour(self, images: Images, index: int = 0) -> bool:
+        """Whether an image, as the detector sees it, is of one colour, and none that was learned from is."""
+        if self.detector.report.n_constant:
+            return False
+        pixels = images.resized(index, self.detector.transform)
         return bool((pixels == pixels[0, 0]).all())
 
     def _with_places(self, verdict: Verdict, prediction: Prediction) -> Verdict:
@@ -304,6 +314,8 @@ def load_inspector(
     detector = load_bytes(
         bytes(file.members["detector.safetensors"]), name=f"{path}: detector.safetensors", device=device, method=method
     )
+    if file.origins is not None and isinstance(detector, Recalls):
+        detector.origins = torch.from_numpy(file.origins).long().to(device)
     return Inspector(
         detector,
         file.calibration,
@@ -313,5 +325,4 @@ def load_inspector(
         file.alignment,
         file.content.second_day,
         file.thumbnail if file.thumbnail is not None else np.zeros((8, 8, 3), np.uint8),
-        file.origins,
     )

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image
 
 from andon._tools.packages import installed_versions
@@ -24,7 +22,7 @@ from andon.inspection.cross_fitting import cross_fitted
 from andon.inspection.file import Provenance, TrainingImage
 from andon.inspection.inspector import Inspector
 from andon.inspection.regions import Regions, read_regions
-from andon.methods import Detector, FitRun, Method, Recalls, create_method
+from andon.methods import Detector, FitRun, Method, create_method
 
 __all__ = ["train_inspector"]
 
@@ -32,7 +30,6 @@ TRAINED_BLOCKS = 5
 """Blocks of a method whose training takes long."""
 _THUMBNAIL = 256
 _PACKAGES = ("andon", "torch", "numpy", "opencv-python-headless", "pillow")
-_AT_A_TIME = 8
 
 
 def train_inspector(
@@ -87,11 +84,10 @@ def train_inspector(
         regions = _regions(roi, ignore, size)
         detector = recipe.fit(seen, seed=seed, run=(run := FitRun(device, progress, checkpoints)))
         calibration = cross_fitted(recipe, detector, seen, seed=seed, n_blocks=n, regions=regions, run=run)
-        origins = _origins(detector, seen) if isinstance(detector, Recalls) else None
         thumbnail = _thumbnail(seen.image(0))
         provenance = _provenance(recipe, detector, images, size, seed, time.perf_counter() - start)
     at = calibration.thresholds(rate, look)
-    inspector = Inspector(detector, calibration, at, provenance, regions, alignment, None, thumbnail, origins)
+    inspector = Inspector(detector, calibration, at, provenance, regions, alignment, None, thumbnail)
     return inspector if second_day is None else inspector.with_second_day(*second_day, progress)
 
 
@@ -131,26 +127,6 @@ def _regions(roi: str | Path | None, ignore: Sequence[str | Path], size: tuple[i
     if size is None:
         raise ConfigError("roi, ignore: the images are of several sizes; a region needs them to be of one")
     return read_regions(roi, ignore, size)
-
-
-@torch.inference_mode()
-def _origins(detector: Detector, images: Images) -> npt.NDArray[np.int32] | None:
-    """Of every row of a memory, the training patch that it is: the one nearest to it, at (nearly) no distance."""
-    assert isinstance(detector, Recalls)
-    found: dict[int, tuple[float, int]] = {}
-    for indices, batch in images.batches(detector.transform, _AT_A_TIME):
-        distances, rows = detector.recall(batch.to(detector.device))
-        each = rows[0].numel()
-        flat = zip(rows.flatten().tolist(), distances.flatten().tolist(), strict=True)
-        for place, (row, distance) in enumerate(flat, start=indices.start * each):
-            if distance < found.get(row, (np.inf, 0))[0]:
-                found[row] = distance, place
-    if not found:
-        return None
-    origins = np.full(max(found) + 1, -1, dtype=np.int32)
-    for row, (_, place) in found.items():
-        origins[row] = place
-    return origins
 
 
 def _thumbnail(image: ImageArray) -> ImageArray:

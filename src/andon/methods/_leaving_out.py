@@ -5,7 +5,7 @@ so is a Gaussian without their part of its mean and covariance. Calibration scor
 see it: this is the cheap way to such a detector. A method offers it by what its detector has:
 
 - ``without(images, left_out) -> Detector | None``: None where only a fit gives the same scores;
-- ``recall(batch) -> Recall``: which memory is nearest to each place.
+- ``recall(batch) -> Recall``: which memory is nearest to each place; ``origins``: which training patch each memory is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ class Recall(NamedTuple):
 
 @runtime_checkable
 class Recalls(Protocol):
-    """A detector with a memory of good patches or images."""
+    """A detector with a memory of good patches or images.
+
+    Attributes:
+        origins: int64 ``[M]``, of each memory which patch it was, counted through all training images in order; −1 and
+            None where that is not known. A buffer that is not saved with the detector: an inspector's file keeps it.
+    """
+
+    origins: torch.Tensor | None
 
     def recall(self, batch: torch.Tensor) -> Recall:
         """The memories nearest to float32 ``[B, 3, H, W]``, as the detector's transform gives it."""

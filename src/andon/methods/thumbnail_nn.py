@@ -43,10 +43,13 @@ class ThumbnailDetector(Detector):
 
     config: ThumbnailConfig
     thumbnails: torch.Tensor
+    origins: torch.Tensor | None
 
     def __init__(self, config: ThumbnailConfig, thumbnails: torch.Tensor) -> None:
         super().__init__(config)
         self.register_buffer("thumbnails", thumbnails)
+        height, width = self.transform.output_size
+        self.register_buffer("origins", torch.arange(len(thumbnails)) * (height * width), persistent=False)
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = self.transform.output_size
@@ -73,6 +76,11 @@ class ThumbnailDetector(Detector):
         kept = torch.ones(len(self.thumbnails), dtype=torch.bool, device=self.thumbnails.device)
         kept[list(left_out)] = False
         return ThumbnailDetector(self.config, self.thumbnails[kept])
+
+    def grown(self, fitting: Fitting) -> ThumbnailDetector:
+        """The detector with more good images (``detector_with``)."""
+        more = thumbnails_of(fitting, self.transform).to(self.thumbnails.device)
+        return ThumbnailDetector(self.config, torch.cat([self.thumbnails, more]))
 
     def _pixels(self, batch: torch.Tensor) -> torch.Tensor:
         """The 8-bit values that images had before they were normalised, float32 ``[B, h, w, 3]``."""
@@ -136,16 +144,20 @@ class ThumbnailNearestNeighbour(Method[ThumbnailConfig]):
     Config: ClassVar[type[MethodConfig]] = ThumbnailConfig
 
     def learn(self, fitting: Fitting) -> ThumbnailDetector:
-        images = fitting.images
-        height, width = self.config.transform.output_size
-        bank = torch.empty((len(images), height, width, 3), dtype=torch.uint8)
-        with fitting.clock("thumbnails"):
-            for index in range(len(images)):
-                bank[index] = torch.tensor(images.resized(index, self.config.transform))
-                fitting.progress("thumbnails", index + 1, len(images))
-        return ThumbnailDetector(self.config, bank.flatten(1))
+        return ThumbnailDetector(self.config, thumbnails_of(fitting, self.config.transform))
 
     def blank(self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]) -> ThumbnailDetector:
         height, width = self.config.transform.output_size
         n = shapes.get("thumbnails", (1,))[0]
         return ThumbnailDetector(self.config, torch.zeros((n, height * width * 3), dtype=torch.uint8))
+
+
+def thumbnails_of(fitting: Fitting, transform: Transform) -> torch.Tensor:
+    """8-bit values of the images, uint8 ``[n, h·w·3]``."""
+    images = fitting.images
+    bank = torch.empty((len(images), *transform.output_size, 3), dtype=torch.uint8)
+    with fitting.clock("thumbnails"):
+        for index in range(len(images)):
+            bank[index] = torch.tensor(images.resized(index, transform))
+            fitting.progress("thumbnails", index + 1, len(images))
+    return bank.flatten(1)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from andon.core import ConfigError, DetectorError, TrainingError
+from andon.core import ConfigError, DataError, DetectorError, TrainingError
 from andon.data import Images
 from andon.features import Extractor, iterate_features
 from andon.methods._config import DESIGNED_FEATURES, LEARNED_FEATURES
@@ -20,8 +20,8 @@ from andon.methods.base import (
     MethodConfig,
 )
 from andon.methods.padim.config import PadimConfig
-from andon.methods.padim.downdate import without_vectors
 from andon.methods.padim.gaussians import StreamingGaussian, in_parallel, positions_first, whitening
+from andon.methods.padim.moments import with_vectors, without_vectors
 from andon.weights import WeightsRecord
 
 __all__ = ["Padim", "PadimDetector"]
@@ -126,6 +126,20 @@ class PadimDetector(FeatureDetector):
         found = without_vectors(self.mean, self.whitening, len(images), vectors, self.config.epsilon)
         return None if found is None else PadimDetector(self.config, self.extractor, self.channels, self.grid, *found)
 
+    @torch.no_grad()
+    def grown(self, fitting: Fitting) -> PadimDetector:
+        """The detector with more good images (``detector_with``)."""
+        more, grid = statistics_of(fitting, self.extractor, self._kept)
+        if grid != self._size:
+            raise DataError(f"{self.name}: the images give {grid} positions, it has learned {self._size}")
+        with fitting.clock("factorisation"):
+            try:
+                found = with_vectors(self.mean, self.whitening, self.report.n_train, more, self.config.epsilon)
+            except RuntimeError as error:  # torch.linalg.LinAlgError
+                raise TrainingError(f"{self.name}: a covariance is not positive definite; train again") from error
+        fitting.note(f"mean and covariance with {len(fitting.images)} more images")
+        return PadimDetector(self.config, self.extractor, self.channels, self.grid, *found)
+
 
 class Padim(FeatureMethod[PadimConfig]):
     """A Gaussian at every position of the feature map; anomaly = Mahalanobis distance to it.
@@ -150,7 +164,7 @@ class Padim(FeatureMethod[PadimConfig]):
         total = sum(extractor.channels)
         generator = torch.Generator().manual_seed(fitting.seed)
         channels = torch.randperm(total, generator=generator)[: self._n_channels(total)].sort().values
-        statistics, grid = self._statistics(fitting, extractor, channels)
+        statistics, grid = statistics_of(fitting, extractor, channels.tolist())
         with fitting.clock("factorisation"):
             white = self._factorised(fitting, statistics.covariance_(self.config.epsilon))
         fitting.note(f"{len(channels)} of {total} channels at {grid[0]} × {grid[1]} positions")
@@ -179,28 +193,6 @@ class Padim(FeatureMethod[PadimConfig]):
             )
         return wanted
 
-    def _statistics(
-        self, fitting: Fitting, extractor: Extractor, channels: torch.Tensor
-    ) -> tuple[StreamingGaussian, tuple[int, int]]:
-        """Mean and scatter at every position in one pass, and the grid."""
-        statistics: StreamingGaussian | None = None
-        grid = (0, 0)
-        waiting: list[torch.Tensor] = []
-        kept = channels.tolist()
-        for indices, features in fitting.features(extractor):
-            with fitting.clock("statistics"):
-                grid = (features[0].shape[2], features[0].shape[3])
-                waiting.append(embed(features, kept))
-                if statistics is None:
-                    statistics = StreamingGaussian(grid[0] * grid[1], len(channels), fitting.device)
-                last = indices.stop == len(fitting.images)
-                while waiting and (last or sum(map(len, waiting)) >= _BLOCK):
-                    block = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
-                    statistics.update(block[:_BLOCK])
-                    waiting = [block[_BLOCK:]] if len(block) > _BLOCK else []
-        assert statistics is not None
-        return statistics, grid
-
     def _factorised(self, fitting: Fitting, covariance: torch.Tensor) -> torch.Tensor:
         """Replaces each covariance by its whitening matrix, in place, in float64 a chunk at a time."""
         positions, d, _ = covariance.shape
@@ -219,3 +211,25 @@ class Padim(FeatureMethod[PadimConfig]):
                 f"({self.config.epsilon}), or the features hold values that are not finite"
             ) from error
         return covariance
+
+
+def statistics_of(
+    fitting: Fitting, extractor: Extractor, channels: Sequence[int]
+) -> tuple[StreamingGaussian, tuple[int, int]]:
+    """Mean and scatter of the kept channels at every position in one pass over the images, and the grid."""
+    statistics: StreamingGaussian | None = None
+    grid = (0, 0)
+    waiting: list[torch.Tensor] = []
+    for indices, features in fitting.features(extractor):
+        with fitting.clock("statistics"):
+            grid = (features[0].shape[2], features[0].shape[3])
+            waiting.append(embed(features, channels))
+            if statistics is None:
+                statistics = StreamingGaussian(grid[0] * grid[1], len(channels), fitting.device)
+            last = indices.stop == len(fitting.images)
+            while waiting and (last or sum(map(len, waiting)) >= _BLOCK):
+                block = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+                statistics.update(block[:_BLOCK])
+                waiting = [block[_BLOCK:]] if len(block) > _BLOCK else []
+    assert statistics is not None
+    return statistics, grid

@@ -28,7 +28,14 @@ import torch
 
 from andon.core import ProgressCallback, no_progress
 
-__all__ = ["Coreset", "StreamingCoreset", "greedy_k_centre", "projection_matrix", "to_fixed_point"]
+__all__ = [
+    "Coreset",
+    "StreamingCoreset",
+    "continued_k_centre",
+    "greedy_k_centre",
+    "projection_matrix",
+    "to_fixed_point",
+]
 
 OUTER = 4096
 """Points that are brought up to date when the inner set is used up."""
@@ -208,21 +215,43 @@ def greedy_k_centre(
     if not 0 <= start < n:
         raise ValueError(f"start must be 0..{n - 1}, not {start}")
     grid, unit = to_fixed_point(features, overwrite=overwrite)
-    return _Selection(grid, unit, k, start, progress).run()
+    return _Selection(grid, unit, k, range(start, start + 1), progress).run()
+
+
+def continued_k_centre(
+    features: torch.Tensor, chosen: int, k: int, *, progress: ProgressCallback = no_progress
+) -> Coreset:
+    """Greedy k-centre that goes on from picks that were made before.
+
+    Args:
+        features: float32 ``[N, d]``, finite; the picks come first.
+        chosen: how many they are, at least 1.
+        k: points to have in the end, ``chosen``..N; fewer where every point coincides with a pick.
+        progress: told of the stage "coreset".
+
+    Returns:
+        The further picks, among all points; ``radii[i]`` is the covering radius with the first ``i + 1`` of them.
+    """
+    if not 1 <= chosen <= k <= len(features):
+        raise ValueError(f"{chosen} picks cannot become {k} of {len(features)} points")
+    grid, unit = to_fixed_point(features)
+    indices, radii = _Selection(grid, unit, k, range(chosen), progress).run()
+    return Coreset(indices[chosen:], radii[1:])  # the first radius is that of the earlier picks
 
 
 class _Selection:
-    """One run of greedy k-centre on the points of a grid."""
+    """One run of greedy k-centre on the points of a grid; ``chosen``, a part of them, are its first picks."""
 
-    def __init__(self, grid: torch.Tensor, unit: float, k: int, start: int, progress: ProgressCallback) -> None:
+    def __init__(self, grid: torch.Tensor, unit: float, k: int, chosen: range, progress: ProgressCallback) -> None:
         self.grid, self.unit, self.k, self.progress = grid, unit, k, progress
         n, dimension = grid.shape
         self.bounds = torch.full((n,), math.inf, dtype=torch.float64, device=grid.device)
         self.seen = torch.zeros(n, dtype=torch.int32, device=grid.device)
         """Centres that a point's bound accounts for."""
         self.centres = _Centres(k, dimension, grid.device)
-        self.centres.append(grid[start].double())
-        self.indices = [start]
+        for index in chosen:
+            self.centres.append(grid[index].double())
+        self.indices = list(chosen)
         self.radii: list[float] = []
 
     def run(self) -> Coreset:

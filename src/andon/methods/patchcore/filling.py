@@ -15,11 +15,32 @@ from andon.methods.patchcore.coreset import StreamingCoreset, projection_matrix
 from andon.methods.patchcore.embedding import embed, patch_parts
 from andon.methods.patchcore.neighbours import MemoryBank
 
-__all__ = ["Filling"]
+__all__ = ["Filling", "bank_size", "check_bank"]
 
 _GIB = 2**30
 Batch = tuple[range, torch.Tensor]
 """Indices of images, and their embeddings ``[len(indices)·positions, D]``."""
+
+
+def bank_size(config: PatchcoreConfig, n: int) -> int:
+    """How many of ``n`` patches the memory bank keeps."""
+    if config.coreset == "none":
+        return n
+    if config.coreset_size is not None:
+        return min(n, config.coreset_size)
+    # 0.7 · 170 is 118.999… in doubles: the user meant 119.
+    return max(1, int(n * config.coreset_ratio + 1e-9))
+
+
+def check_bank(config: PatchcoreConfig, k: int, dimension: int) -> None:
+    """ConfigError where a bank of k patches, and one copy while it is made, do not fit ``memory_limit``."""
+    limit = int(config.memory_limit * _GIB)
+    if 8 * k * dimension > limit:
+        raise ConfigError(
+            f"patchcore: a memory bank of {k:,} patches of {dimension:,} channels does not fit "
+            f"memory_limit = {config.memory_limit:g} GiB; set coreset_size to at most "
+            f"{limit // (8 * dimension):,}, or raise memory_limit"
+        )
 
 
 class Filling:
@@ -32,18 +53,23 @@ class Filling:
         self.per_image = 0
 
     @torch.no_grad()
-    def run(self) -> MemoryBank:
-        """ConfigError for a bank that does not fit ``memory_limit``."""
+    def run(self) -> tuple[MemoryBank, torch.Tensor]:
+        """The bank, and of each of its rows which patch it is, int64, counted through all images in order.
+
+        Raises:
+            ConfigError: a bank that does not fit ``memory_limit``.
+        """
         with self.fitting.clock("features"):
             batches = self._batches("features")
             first = next(batches)
             self.per_image, dimension = len(first[1]) // len(first[0]), first[1].shape[1]
             n = len(self.fitting.images) * self.per_image
-            k = n if self.config.coreset == "none" else self._size(n)
-            self._check_bank(k, dimension)
+            k = bank_size(self.config, n)
+            check_bank(self.config, k, dimension)
         everything = chain([first], batches)
         if self.config.coreset == "greedy" and k < n:
-            return MemoryBank.of(self._greedy(n, k, dimension, everything))
+            bank, chosen = self._greedy(n, k, dimension, everything)
+            return MemoryBank.of(bank), chosen
         if k < n:
             chosen = torch.randperm(n, generator=self.generator)[:k]
             self.fitting.note(f"coreset: {k:,} of {n:,} patches at random")
@@ -51,9 +77,9 @@ class Filling:
             chosen = torch.arange(n)
             self.fitting.note(f"memory bank: all {n:,} patches")
         with self.fitting.clock("features"):
-            return MemoryBank.of(self._gather(chosen, dimension, everything))
+            return MemoryBank.of(self._gather(chosen, dimension, everything)), chosen
 
-    def _greedy(self, n: int, k: int, dimension: int, batches: Iterable[Batch]) -> torch.Tensor:
+    def _greedy(self, n: int, k: int, dimension: int, batches: Iterable[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         fitting, eps = self.fitting, self.config.projection_eps
         with fitting.clock("features"):
             projection = None if eps is None else projection_matrix(n, dimension, eps=eps, seed=fitting.seed)
@@ -73,9 +99,9 @@ class Filling:
         self._note_coreset(n, k, coreset, len(chosen), dimension, projected)
         with fitting.clock("memory bank"):
             if embeddings is not None:
-                return embeddings[chosen.to(fitting.device)]
+                return embeddings[chosen.to(fitting.device)], chosen
             fitting.note("patches did not fit memory_limit: selected by their projections, taken in a second pass")
-            return self._gather(chosen, dimension, self._batches("memory bank"))
+            return self._gather(chosen, dimension, self._batches("memory bank")), chosen
 
     def _note_coreset(
         self, n: int, k: int, coreset: StreamingCoreset, found: int, dimension: int, projected: int
@@ -91,21 +117,6 @@ class Filling:
             note(
                 f"coreset: not exactly greedy, as at most {coreset.capacity:,} of {n:,} patches fitted memory_limit: "
                 f"thinned {coreset.thinnings} times on the way (the covering radius is an upper bound)"
-            )
-
-    def _size(self, n: int) -> int:
-        if self.config.coreset_size is not None:
-            return min(n, self.config.coreset_size)
-        # 0.7 · 170 is 118.999… in doubles: the user meant 119.
-        return max(1, int(n * self.config.coreset_ratio + 1e-9))
-
-    def _check_bank(self, k: int, dimension: int) -> None:
-        """The bank itself, and one copy while it is made, must fit."""
-        if 8 * k * dimension > self.limit:
-            raise ConfigError(
-                f"patchcore: a memory bank of {k:,} patches of {dimension:,} channels does not fit "
-                f"memory_limit = {self.config.memory_limit:g} GiB; set coreset_size to at most "
-                f"{self.limit // (8 * dimension):,}, or raise memory_limit"
             )
 
     def _capacity(self, n: int, k: int, dimension: int, projected: int) -> tuple[int, bool]:

@@ -21,6 +21,7 @@ from andon.methods.base import (
 from andon.methods.patchcore.config import PatchcoreConfig
 from andon.methods.patchcore.embedding import dimension, embed, patch_parts
 from andon.methods.patchcore.filling import Filling
+from andon.methods.patchcore.growing import grown_bank
 from andon.methods.patchcore.neighbours import MemoryBank
 from andon.weights import WeightsRecord
 
@@ -28,13 +29,20 @@ __all__ = ["Patchcore", "PatchcoreDetector"]
 
 
 class PatchcoreDetector(FeatureDetector):
-    """Patch features of good images, in the order of their selection: ``bank``."""
+    """Patch features of good images, in the order of their selection: ``bank``.
+
+    ``origins``: int64 ``[M]``, which patch each of them was, counted through all training images in order; not saved.
+    """
 
     config: PatchcoreConfig
+    origins: torch.Tensor | None
 
-    def __init__(self, config: PatchcoreConfig, extractor: Extractor, bank: MemoryBank) -> None:
+    def __init__(
+        self, config: PatchcoreConfig, extractor: Extractor, bank: MemoryBank, origins: torch.Tensor | None = None
+    ) -> None:
         super().__init__(config, extractor)
         self.bank = bank
+        self.register_buffer("origins", origins, persistent=False)
 
     def check(self) -> None:
         self.bank.refresh()
@@ -68,6 +76,11 @@ class PatchcoreDetector(FeatureDetector):
         kept[list(left_out)] = False
         rows = kept.repeat_interleave(len(self.bank) // len(images))
         return PatchcoreDetector(config, self.extractor, MemoryBank.of(self.bank.centred[rows] + self.bank.mean))
+
+    def grown(self, fitting: Fitting) -> PatchcoreDetector:
+        """The detector with more good images (``detector_with``)."""
+        bank, origins = grown_bank(fitting, self.config, self.extractor, self.bank, self.origins, self.report.n_train)
+        return PatchcoreDetector(self.config, self.extractor, bank, origins)
 
     def _image_scores(
         self, parts: Sequence[torch.Tensor], distances: torch.Tensor, nearest: torch.Tensor
@@ -124,7 +137,7 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
 
     def learn(self, fitting: Fitting) -> PatchcoreDetector:
         extractor = fitting.adapted(self.extractor)
-        return PatchcoreDetector(self.config, extractor, Filling(fitting, self.config, extractor).run())
+        return PatchcoreDetector(self.config, extractor, *Filling(fitting, self.config, extractor).run())
 
     def blank(self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]) -> PatchcoreDetector:
         extractor = self.blank_extractor(shapes, weights)
