@@ -3,8 +3,9 @@
     python benchmarks/bench_advise.py --data LINE [--images 40] [--keep FOLDER] [--write]
 
 For every category the usual candidates are measured as ``andon advise`` does, on ``--images`` of its good training
-images (drawn by the seed), and each detector scores the test images, which advice does not see. The regret of a choice
-is the AUROC on the test images of the best candidate less that of the chosen one. Rules:
+images (drawn by the seed), and each detector scores the test images, which advice does not see (at
+most ``--test`` good and as many defective ones, drawn). The regret of a choice is the AUROC on the test images of the
+best candidate less that of the chosen one. Rules:
 
 - default: Patchcore, whatever is measured;
 - synthetic, highest: the highest AUROC on the synthetic defects;
@@ -46,10 +47,13 @@ DRAWS = 50
 SIDE = 1024
 
 
-def scores_of(category: Category, n: int, seed: int) -> dict[str, Any]:
+def scores_of(category: Category, n: int, n_test: int, seed: int) -> dict[str, Any]:
     """All scores of a category's candidates."""
     good, sizes = read_images(drawn_images(Images(category.train), n, seed, "good"), SIDE, no_progress, "")
-    test = {bad: read_images(Images(category.select("test", bad)), SIDE, no_progress, "")[0] for bad in (False, True)}
+    test = {}
+    for bad in (False, True):
+        drawn = drawn_images(Images(category.select("test", bad)), n_test, seed, f"test {bad}")
+        test[bad] = read_images(drawn, SIDE, no_progress, "")[0]
     content = content_of(good)
     trial = make_trial(good, test[True], seed)
     found: dict[str, Any] = {
@@ -175,6 +179,7 @@ def main() -> None:
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--category", action="append")
     parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--test", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--write", action="store_true")
@@ -188,7 +193,7 @@ def main() -> None:
             if kept is not None and kept.exists():
                 everything[category.name] = json.loads(kept.read_text())
                 continue
-            everything[category.name] = found = scores_of(category, options.images, options.seed)
+            everything[category.name] = found = scores_of(category, options.images, options.test, options.seed)
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(found))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from andon.data import Images
     from andon.inspection import Frame, InspectorFile
 
-__all__ = ["explain", "inspect", "threshold", "train"]
+__all__ = ["explain", "good_images", "inspect", "threshold", "train"]
 
 InspectorPath = Annotated[
     Path, typer.Argument(metavar="FILE", help="An inspector's file (.andon).", show_default=False)
@@ -90,7 +90,7 @@ def train(
     """
     from andon.inspection import train_inspector
 
-    images = _good_images(folder, category)
+    images = good_images(folder, category)
     with stage_bars() as progress:
         inspector = train_inspector(
             images,
@@ -104,7 +104,7 @@ def train(
             align=_align(align),
             rotation=rotation,
             n_blocks=blocks,
-            second_day=None if second_day is None else (second_day.name, _good_images(second_day, category)),
+            second_day=None if second_day is None else (second_day.name, good_images(second_day, category)),
             seed=seed,
             device=device,
             progress=progress,
@@ -244,7 +244,8 @@ def _say_promise(file: InspectorFile, defaulted: bool) -> None:
     say(f"fingerprint {file.fingerprint}")
 
 
-def _good_images(folder: Path, category: str | None) -> Images:
+def good_images(folder: Path, category: str | None) -> Images:
+    """The good training images of a folder or data set."""
     from andon.data import Images, load_dataset
 
     dataset = load_dataset(folder, categories=None if category is None else [category], train_fraction=1.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Container, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from andon.inspection.calibration import DEFAULT_BLOCKS, ConformalCalibration, b
 from andon.inspection.regions import EVERYWHERE, Readings, Regions
 from andon.methods import Detector, FeatureMethod, FitRun, Method, detector_without
 
-__all__ = ["FixedExtractor", "cross_fitted", "readings_of", "refit_without"]
+__all__ = ["FixedExtractor", "HeldOut", "cross_fitted", "held_out", "readings_of", "refit_without"]
 
 _LEAST_IMAGES = 3
 
@@ -67,16 +67,10 @@ def cross_fitted(
         TrainingError: fewer than 3 images.
     """
     run = run or FitRun()
-    if len(images) < _LEAST_IMAGES:
-        raise TrainingError(f"{len(images)} good images are too few to calibrate on; {_LEAST_IMAGES} are the least")
-    if n_blocks < 2:
-        raise ConfigError(f"blocks {n_blocks}: at least 2 are needed")
-    cut, parts, refitted = blocks(len(images), n_blocks), [], 0
-    for number, block in enumerate(cut):
-        without = None if refit else detector_without(detector, images, block)
-        if without is None:
-            without = refit_without(method, detector, images, block, seed=seed, run=run, number=number)
-            refitted += 1
+    cut, parts, refitted = blocks_of(images, n_blocks), [], 0
+    each = held_out(method, detector, images, seed=seed, n_blocks=n_blocks, run=run, refit=refit)
+    for number, (block, without, anew) in enumerate(each):
+        refitted += anew
         parts.append(readings_of(without, images.subset(block), regions))
         run.progress("calibration", number + 1, len(cut))
     how = "each scored without its own block" + (f", {refitted} of {len(cut)} fitted anew" if refitted else "")
@@ -85,11 +79,54 @@ def cross_fitted(
     return ConformalCalibration(scores, maxima, medians, told)
 
 
+class HeldOut(NamedTuple):
+    """A block of images, and the detector that the others give.
+
+    Attributes:
+        block: indices of the images that the detector did not see.
+        detector: what the others give.
+        refitted: whether it was fitted anew for that.
+    """
+
+    block: range
+    detector: Detector
+    refitted: bool
+
+
+def blocks_of(images: Images, n_blocks: int) -> tuple[range, ...]:
+    """``blocks`` of good images; TrainingError and ConfigError as ``cross_fitted`` raises them."""
+    if len(images) < _LEAST_IMAGES:
+        raise TrainingError(f"{len(images)} good images are too few to calibrate on; {_LEAST_IMAGES} are the least")
+    if n_blocks < 2:
+        raise ConfigError(f"blocks {n_blocks}: at least 2 are needed")
+    return blocks(len(images), n_blocks)
+
+
+def held_out(
+    method: Method[Any],
+    detector: Detector,
+    images: Images,
+    *,
+    seed: int = 0,
+    n_blocks: int = DEFAULT_BLOCKS,
+    run: FitRun | None = None,
+    refit: bool = False,
+) -> Iterator[HeldOut]:
+    """The blocks in shooting order, each with the detector that the other images give. Args as for ``cross_fitted``."""
+    run = run or FitRun()
+    for number, block in enumerate(blocks_of(images, n_blocks)):
+        without = None if refit else detector_without(detector, images, block)
+        anew = without is None
+        if without is None:
+            without = refit_without(method, detector, images, block, seed=seed, run=run, number=number)
+        yield HeldOut(block, without, anew)
+
+
 def refit_without(
     method: Method[Any],
     detector: Detector,
     images: Images,
-    left_out: range,
+    left_out: Container[int],
     *,
     seed: int,
     run: FitRun,
