@@ -114,9 +114,21 @@ class Page:
         return answer
 
     def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Opens an address, and waits until it has loaded."""
+        seen = self._loads()
+        self.call("Page.navigate", url=address)
+        self.wait_for_load(seen)
+
+    def wait_for_load(self, seen: int) -> None:
+        """Until more pages have loaded than were ``seen``."""
+        while self._loads() <= seen:
             self.events.append(self._receive())
+
+    def _loads(self) -> int:
+        return sum(e.get("method") == "Page.loadEventFired" for e in self.events)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""

@@ -17,10 +17,13 @@ from andon import __version__
 from andon.cli import bench, data, methods, pretrain, study, weights
 from andon.cli._options import command_group
 from andon.cli._show import say, warn
+from andon.cli.advise import advise
 from andon.cli.demo import demo
 from andon.cli.evaluate import evaluate
 from andon.cli.export import export, speed, verify
 from andon.cli.inspect import explain, inspect, threshold, train
+from andon.cli.serve import ServeCommand, serve
+from andon.cli.update import update
 from andon.core import AndonError
 
 __all__ = ["app", "main"]
@@ -30,10 +33,13 @@ app = command_group(
     "and proves how well it does so.",
     epilog="Start with [bold]andon demo demo[/bold]: rendered inspection tasks, a benchmark, a report page.",
 )
+app.command()(advise)
 app.command()(train)
 app.command()(inspect)
 app.command()(threshold)
 app.command()(explain)
+app.command()(update)
+app.command(cls=ServeCommand)(serve)
 app.command()(demo)
 app.command()(evaluate)
 app.command()(export)

@@ -166,11 +166,11 @@ def read_resized(path: str | PathLike[str], size: tuple[int, int]) -> ImageArray
     raise AssertionError("unreachable")
 
 
-def decode_image(data: bytes, name: str = "image") -> ImageArray:
+def decode_image(data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS) -> ImageArray:
     """The image in ``data``, the bytes of a file (an upload), as ``read_image``; messages call it ``name``."""
     if not data:
         raise DataError(f"{name}: the file is empty")
-    return _decode(io.BytesIO(data), name)
+    return _decode(io.BytesIO(data), name, max_pixels)
 
 
 def read_size(path: str | PathLike[str]) -> tuple[int, int]:
@@ -243,9 +243,9 @@ def _guarded(name: str) -> Iterator[None]:
         raise DataError(f"{name}: damaged or truncated image ({_reason(error)})") from error
 
 
-def _decode(file: BinaryIO, name: str) -> ImageArray:
+def _decode(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> ImageArray:
     with _guarded(name):
-        image = _header(file, name)
+        image = _header(file, name, max_pixels)
         with _budget.held(_cost(image, file)):
             return _as_rgb(_load(image, file, name, for_image=True)[0])
     raise AssertionError("unreachable")
@@ -277,7 +277,7 @@ def _reduce(image: ImageFile.ImageFile, file: BinaryIO, size: tuple[int, int], c
     return cost
 
 
-def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+def _header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """The image with its header read and found to be within the limits."""
     file.seek(0)
     start = file.read(16)
@@ -287,9 +287,9 @@ def _header(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         raise DataError(f"{name}: not an image of a known kind ({_KINDS})")
     image = plugin(file)
     width, height = image.size
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    if max(width, height) > MAX_SIDE or width * height > max_pixels:
         raise DataError(
-            f"{name}: {width}×{height} pixels are too many (limits: {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all)"
+            f"{name}: {width}×{height} pixels are too many (limits: {MAX_SIDE:,} a side, {max_pixels:,} in all)"
         )
     most = _MOST_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     if width * height > most:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
+    from andon.inspection.advising.advice import Advice, advise
+    from andon.inspection.advising.candidates import Candidate, parse_candidate
     from andon.inspection.alignment import Alignment, Located
     from andon.inspection.calibration import (
         ConformalCalibration,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         moved_thresholds,
         percent,
     )
+    from andon.inspection.checking import CheckedImage, DataCheck, Mode, check_category
     from andon.inspection.cross_fitting import cross_fitted
     from andon.inspection.explaining import Explanation, NearestPatch, explain
     from andon.inspection.export.agreement import TOLERANCE, Agreement
@@ -35,15 +38,26 @@ if TYPE_CHECKING:
     from andon.inspection.regions import Regions, read_regions
     from andon.inspection.results import ImageResult, ResultFiles, inspect_all
     from andon.inspection.sources import Frame, find_inputs, frames, watched
+    from andon.inspection.station.journal import Journal
+    from andon.inspection.station.limits import Limits, Retention
+    from andon.inspection.station.outputs import parse_mqtt, parse_webhook
+    from andon.inspection.station.running import ServeOptions, serve
+    from andon.inspection.station.station import Station
     from andon.inspection.training import train_inspector
+    from andon.inspection.updating import LeftOut, Proposal, Rejudged, propose_update
+    from andon.inspection.versions import Version, accept_update, earlier_versions, roll_back
 
 __all__ = [
     "RUNTIMES",
     "TOLERANCE",
+    "Advice",
     "Agreement",
     "Alignment",
     "Box",
+    "Candidate",
+    "CheckedImage",
     "ConformalCalibration",
+    "DataCheck",
     "Explanation",
     "ExportMetadata",
     "ExportReport",
@@ -51,22 +65,36 @@ __all__ = [
     "ImageResult",
     "Inspector",
     "InspectorFile",
+    "Journal",
+    "LeftOut",
+    "Limits",
     "Located",
+    "Mode",
     "NearestPatch",
     "Outcome",
+    "Proposal",
     "Provenance",
     "Regions",
+    "Rejudged",
     "ResultFiles",
+    "Retention",
     "Runtime",
     "RuntimeSpeed",
     "SecondDay",
+    "ServeOptions",
     "Sidecar",
     "Source",
+    "Station",
     "Thresholds",
     "Verdict",
     "Verification",
+    "Version",
+    "accept_update",
+    "advise",
     "blocks",
+    "check_category",
     "cross_fitted",
+    "earlier_versions",
     "explain",
     "export_model",
     "fastest",
@@ -83,11 +111,17 @@ __all__ = [
     "named_images",
     "open_runtime",
     "overlay_image",
+    "parse_candidate",
+    "parse_mqtt",
+    "parse_webhook",
     "percent",
     "promise",
+    "propose_update",
     "read_regions",
     "read_sidecar",
+    "roll_back",
     "sample_images",
+    "serve",
     "train_inspector",
     "verify_export",
     "watched",
@@ -96,10 +130,13 @@ __all__ = [
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "andon.inspection.advising.advice": "Advice advise",
+        "andon.inspection.advising.candidates": "Candidate parse_candidate",
         "andon.inspection.alignment": "Alignment Located",
         "andon.inspection.calibration": (
             "ConformalCalibration Thresholds blocks images_needed least_rate moved_thresholds percent"
         ),
+        "andon.inspection.checking": "CheckedImage DataCheck Mode check_category",
         "andon.inspection.cross_fitting": "cross_fitted",
         "andon.inspection.explaining": "Explanation NearestPatch explain",
         "andon.inspection.export.agreement": "TOLERANCE Agreement",
@@ -115,6 +152,13 @@ __getattr__, __dir__ = lazy_face(
         "andon.inspection.regions": "Regions read_regions",
         "andon.inspection.results": "ImageResult ResultFiles inspect_all",
         "andon.inspection.sources": "Frame find_inputs frames watched",
+        "andon.inspection.station.journal": "Journal",
+        "andon.inspection.station.outputs": "parse_mqtt parse_webhook",
+        "andon.inspection.station.limits": "Limits Retention",
+        "andon.inspection.station.running": "ServeOptions serve",
+        "andon.inspection.station.station": "Station",
         "andon.inspection.training": "train_inspector",
+        "andon.inspection.updating": "LeftOut Proposal Rejudged propose_update",
+        "andon.inspection.versions": "Version accept_update earlier_versions roll_back",
     },
 )

@@ -6,6 +6,9 @@ So a good part has no colour to speak of, however little its own map varies, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +17,14 @@ from andon.core import FloatArray, ImageArray, Region
 from andon.evaluation import place_map
 from andon.inspection.inspector import Inspector, Verdict
 
-__all__ = ["heat", "overlay_image"]
+__all__ = ["heat", "heat_layer", "ignored_layer", "overlay_image"]
 
 MAX_SIDE = 1600
 """Longest side of an overlay, pixels."""
 _STRIP = 22
 _COLOURS = {"pass": (46, 125, 50), "look": (230, 145, 0), "stop": (198, 40, 40), "part not found": (106, 27, 154)}
 _CONTOUR = (255, 255, 255)
+_EDGE = (120, 190, 255)
 # Of the scale: nothing, the threshold, twice as far and beyond. Colour and opacity.
 _SCALE = np.asarray([0.0, 0.6, 1.0, 1.5, 2.0])
 _RGBA = np.asarray(
@@ -45,10 +49,9 @@ def overlay_image(inspector: Inspector, verdict: Verdict, image: ImageArray) -> 
         image: RGB uint8 ``[H, W, 3]``, at its own size.
     """
     shown = image if verdict.frame is None else verdict.frame
-    scale = min(1.0, MAX_SIDE / max(shown.shape[:2]))
-    if scale < 1:
-        size = (max(1, round(shown.shape[1] * scale)), max(1, round(shown.shape[0] * scale)))
-        shown = np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    size = _at_most(shown.shape, MAX_SIDE)
+    if size != shown.shape[:2]:
+        shown = np.asarray(cv2.resize(shown, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
     threshold, floor = inspector.pixel_threshold, inspector.calibration.map_floor
     if verdict.anomaly_map is not None and threshold is not None and floor is not None:
         shown = _heated(shown, verdict.anomaly_map, verdict.region, floor, threshold)
@@ -57,18 +60,72 @@ def overlay_image(inspector: Inspector, verdict: Verdict, image: ImageArray) -> 
     return _captioned(shown, verdict)
 
 
+def heat_layer(inspector: Inspector, verdict: Verdict, *, max_side: int = MAX_SIDE) -> npt.NDArray[np.uint8] | None:
+    """The heat map alone, to be laid over the image: RGBA uint8 ``[H, W, 4]``, clear where there is nothing to see.
+
+    Args:
+        inspector: that gave the verdict.
+        verdict: its.
+        max_side: longest side, pixels; a larger image's layer is smaller, of the same shape.
+
+    Returns:
+        The layer in the frame of ``verdict.boxes``; None for a method without maps, or a part that was not found.
+    """
+    threshold, floor = inspector.pixel_threshold, inspector.calibration.map_floor
+    if verdict.anomaly_map is None or threshold is None or floor is None:
+        return None
+    size = _at_most(verdict.size if verdict.frame is None else verdict.frame.shape[:2], max_side)
+    rgba, outlines = _colours(verdict.anomaly_map, verdict.region, size, floor, threshold)
+    out = np.rint(rgba * (1, 1, 1, 255)).astype(np.uint8)
+    cv2.drawContours(out, outlines, -1, (*_CONTOUR, 255), _line_width(size))
+    return out
+
+
+def ignored_layer(mask: npt.NDArray[np.bool_], *, max_side: int = MAX_SIDE) -> npt.NDArray[np.uint8]:
+    """What does not count, to be laid over the image: RGBA uint8 ``[H, W, 4]``, dark there and with an edge.
+
+    Args:
+        mask: bool ``[H, W]``, which pixels count.
+        max_side: longest side, pixels.
+    """
+    size = _at_most(mask.shape, max_side)
+    counted = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    out = np.zeros((*size, 4), dtype=np.uint8)
+    out[counted == 0, 3] = 170
+    outlines, _ = cv2.findContours(counted, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(out, outlines, -1, (*_EDGE, 255), _line_width(size))
+    return out
+
+
 def _heated(image: ImageArray, anomaly_map: FloatArray, region: Region, floor: float, threshold: float) -> ImageArray:
-    height, width = image.shape[:2]
-    placed = place_map(anomaly_map, region, (height, width), interpolation="bilinear")
-    seen = np.isfinite(placed)
-    values = np.where(seen, placed, floor).astype(np.float32)
-    places = heat(values, floor, threshold)
-    rgba = np.stack([np.interp(places, _SCALE, _RGBA[:, k]) for k in range(4)], axis=-1)
+    size = (image.shape[0], image.shape[1])
+    rgba, outlines = _colours(anomaly_map, region, size, floor, threshold)
     mixed = image * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
     out = np.ascontiguousarray(np.rint(mixed).astype(np.uint8))
-    outlines, _ = cv2.findContours((values > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(out, outlines, -1, _CONTOUR, max(1, round(max(height, width) / 400)))
+    cv2.drawContours(out, outlines, -1, _CONTOUR, _line_width(size))
     return out
+
+
+def _colours(
+    anomaly_map: FloatArray, region: Region, size: tuple[int, int], floor: float, threshold: float
+) -> tuple[npt.NDArray[np.float64], Sequence[Any]]:
+    """Colour 0..255 and opacity 0..1, ``[H, W, 4]``, and the outlines of what is above the threshold."""
+    placed = place_map(anomaly_map, region, size, interpolation="bilinear")
+    values = np.where(np.isfinite(placed), placed, floor).astype(np.float32)
+    places = heat(values, floor, threshold)
+    rgba = np.stack([np.interp(places, _SCALE, _RGBA[:, k]) for k in range(4)], axis=-1)
+    outlines, _ = cv2.findContours((values > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return rgba, outlines
+
+
+def _line_width(size: tuple[int, int]) -> int:
+    return max(1, round(max(size) / 400))
+
+
+def _at_most(size: tuple[int, ...], max_side: int) -> tuple[int, int]:
+    """(height, width), smaller where a side is longer than allowed."""
+    scale = min(1.0, max_side / max(size[:2]))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _dimmed(image: ImageArray, mask: npt.NDArray[np.bool_]) -> ImageArray:

@@ -1,0 +1,109 @@
+"""How the page's answers are made: templates, files that stand beside them, and what goes wrong, in a page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Coroutine
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+
+from andon.core import AndonError
+from andon.inspection.station import _views as views
+from andon.inspection.station._errors import error_response, told
+from andon.inspection.station.errors import UnknownError
+
+__all__ = ["PageRoute", "render_page", "root_of", "static_file", "to"]
+
+_STATIC = {
+    "station.css": "text/css",
+    "theme.js": "text/javascript",
+    "layers.js": "text/javascript",
+    "inspect.js": "text/javascript",
+    "entry.js": "text/javascript",
+    "improve.js": "text/javascript",
+    "thresholds.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def render_page(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page for the browser, as ``login.html.j2`` for the service's login.
+
+    Args:
+        template: its file's name.
+        request: that it answers.
+        status: of the answer.
+        values: of the template; the frame's have defaults.
+    """
+    frame = {"root": root_of(request), "version": _version(), "names": (), "inspector": "", "links": (), "place": "/",
+             "model": "", "message": None, "zone": views.zone(), "leave": False}  # fmt: skip
+    text = _environment().get_template(template).render(frame | values)
+    return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+
+
+class PageRoute(APIRoute):
+    """A route of the page: what goes wrong is said in a page."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except AndonError as error:
+                return _failed(request, error)
+
+        return handled
+
+
+_TITLES = {404: "Not here", 422: "This image cannot be inspected", 503: "Not now"}
+
+
+def _failed(request: Request, error: AndonError) -> Response:
+    status, _, text = told(error)
+    if "x-part" in request.headers or request.url.path.endswith((".png", ".jpg", "/latest")):
+        return error_response(error)
+    return render_page("error.html.j2", request, status, title=_TITLES.get(status, "This cannot be done"), text=text)
+
+
+def static_file(name: str) -> Response:
+    if name not in _STATIC:
+        raise UnknownError("there is no such file")
+    return Response(_asset(name), media_type=_STATIC[name], headers={"Cache-Control": "max-age=3600"})
+
+
+@cache
+def _asset(name: str) -> bytes:
+    return resources.files("andon.inspection.station").joinpath("static", name).read_bytes()
+
+
+@cache
+def _version() -> str:
+    """Of the static files: browsers keep them, and get the new ones of another version."""
+    return hashlib.blake2b(b"".join(map(_asset, _STATIC)), digest_size=6).hexdigest()
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("andon", "inspection/station/templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def root_of(request: Request) -> str:
+    """Where the page is mounted, behind a proxy too."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def to(request: Request, address: str) -> Response:
+    return RedirectResponse(f"{root_of(request)}{address}", 303)

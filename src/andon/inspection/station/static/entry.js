@@ -1,0 +1,3 @@
+import {wire} from "./layers.js";
+
+wire(document);

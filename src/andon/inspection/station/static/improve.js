@@ -1,0 +1,2 @@
+// While an update is being worked out the page looks again by itself.
+if (document.querySelector("[data-working]")) setTimeout(() => location.reload(), 2000);
