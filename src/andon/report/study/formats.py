@@ -27,7 +27,9 @@ def footnote_mark(index: int) -> str:
 
 
 def to_latex(table: StudyTable) -> str:
-    """A ``table`` environment, ready to be pasted; needs booktabs, and tabularx for tables of words.
+    """A ``table`` environment, ready to be pasted; needs booktabs and graphicx, and tabularx for tables of words.
+
+    A block that is wider than the line is shrunk to it.
 
     A table that is not there is a comment that says why.
     """
@@ -54,8 +56,8 @@ def to_latex(table: StudyTable) -> str:
 
 def _latex_block(table: StudyTable, block: Block, marks: dict[str, str]) -> list[str]:
     count = len(block.columns)
-    begin = rf"\begin{{tabular}}{{l{'r' * count}}}"
-    end = r"\end{tabular}"
+    begin = rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{\begin{{tabular}}{{l{'r' * count}}}"
+    end = r"\end{tabular}}"
     if block.words:
         begin, end = rf"\begin{{tabularx}}{{\linewidth}}{{l{'X' * count}}}", r"\end{tabularx}"
     lines = [begin, r"\toprule", " & ".join(latex_text(t) for t in (table.stub, *block.columns)) + r" \\", r"\midrule"]
