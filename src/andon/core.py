@@ -29,10 +29,12 @@ __all__ = [
     "FullFrame",
     "GroundTruth",
     "ImageArray",
+    "Note",
     "Prediction",
     "ProgressCallback",
     "Region",
     "Sample",
+    "Severity",
     "Split",
     "StoreError",
     "TrainingError",
@@ -45,7 +47,9 @@ ImageArray = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+Severity = Literal["error", "warning", "info"]
+"""error: results would be wrong or impossible; warning: look at it; info: good to know."""
 GOOD = "good"
 """The defect type of a sample that has no defect."""
 
@@ -70,7 +74,7 @@ class AndonError(Exception):
         ├── WeightsError     learned parts: not found, damaged, of another network or another hash
         ├── DetectorError    a detector's file or state: damaged, of another version, of another method
         ├── TrainingError    a fit that cannot begin or goes wrong: no images, losses that explode, no memory for it
-        └── StoreError       a benchmark's store: not one, of another version, damaged, in use
+        └── StoreError       a benchmark's store or a station's journal: not one, of another version, damaged, in use
     """
 
     def __str__(self) -> str:
@@ -100,7 +104,7 @@ class TrainingError(AndonError):
 
 
 class StoreError(AndonError):
-    """A benchmark's store that is none, is of another version, is damaged, or is in use."""
+    """A benchmark's store, or a station's journal, that is none, is of another version, is damaged, or is in use."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class Sample:
     Attributes:
         id: unique within the category, "/"-separated, without suffix: "test/broken/0003".
         path: the image's file.
-        split: "train" or "test".
+        split: "train" or "test"; "validation" where the owner of a data set has such images: neither learnt nor judged.
         defect_type: "good", or the name of the folder of the defect.
         mask_paths: files of the ground truth, one a channel, in order; empty for good ones or where there is none.
     """
@@ -219,10 +223,31 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a layout's reader left out or mended.
+
+    Attributes:
+        severity: see ``Severity``.
+        kind: short, stable name ("left-out").
+        file: what it is about.
+        message: one line that names the file.
+    """
+
+    severity: Severity
+    kind: str
+    file: Path
+    message: str
+
+
+@dataclass(frozen=True)
 class Category:
     """A named list of samples: one inspection task of a data set.
 
     Samples are in shooting order (the order of their file names) within each split and defect type.
+
+    Attributes:
+        notes: what the layout's reader left out or mended.
+        whole: whether the reader looked at everything in the folder, so that what it does not read is in ``notes``.
     """
 
     name: str
@@ -230,6 +255,8 @@ class Category:
     root: Path
     samples: tuple[Sample, ...] = field(repr=False)
     defects: tuple[DefectConfig, ...] = ()
+    notes: tuple[Note, ...] = field(default=(), repr=False)
+    whole: bool = False
 
     def select(self, split: Split | None = None, defective: bool | None = None) -> tuple[Sample, ...]:
         """The samples of a split and/or label, in order."""
@@ -260,14 +287,16 @@ class Dataset:
 
     Attributes:
         name: the data set's name for tables ("autovi", "mvtec", a folder's name).
-        layout: "autovi", "mvtec" or "folder".
+        layout: "autovi", "mvtec", "folder" or that of a published data set ("visa").
         root: its folder.
+        rule: which images are for training and which for testing, and who says so.
     """
 
     name: str
     layout: str
     root: Path
     categories: dict[str, Category] = field(repr=False)
+    rule: str = ""
 
     def __getitem__(self, name: str) -> Category:
         try:

@@ -8,6 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from tests.cli.conftest import Andon
+from tests.data.sets import miniatures
+from tests.data.sets.miniatures import written, zipped
 
 
 def test_info_counts_and_finds_nothing_wrong(andon: Andon, images: Path) -> None:
@@ -65,3 +67,33 @@ def test_synth_writes_a_data_set_that_info_finds_whole(andon: Andon, tmp_path: P
         "modes=null",
     )
     assert "no inconsistency found" in andon("data", "info", line).stdout
+
+
+def test_info_of_a_published_set_says_what_is_printed_and_what_its_archive_holds(andon: Andon, tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "pipe_staple.zip", miniatures.autovi())
+    text = andon("data", "info", archive).stdout
+    assert "split: the owner's train and test" in text
+    assert "198 + 199 + 127" in text
+    assert "191 + 188 + 117" in text
+    found = json.loads(andon("data", "info", archive, "--json").stdout)
+    assert found["published"]["name"] == "autovi"
+    assert found["rule"].startswith("the owner's train and test")
+
+
+def test_info_of_a_set_without_good_images(andon: Andon, tmp_path: Path) -> None:
+    root = written(tmp_path / "NEU", miniatures.neu_flat())
+    text = " ".join(andon("data", "info", root, code=1).stdout.split())
+    assert "there is no good image: nothing can be learnt or judged" in text
+
+
+def test_fetch_lists_says_where_and_takes_files(andon: Andon, tmp_path: Path) -> None:
+    listed = andon("data", "fetch").stdout
+    assert "mvtec-loco" in listed
+    said = andon("data", "fetch", "mvtec-ad", "--out", tmp_path / "x", code=2)
+    assert "CC BY-NC-SA 4.0" in said.stdout
+    assert "https://www.mvtec.com" in said.stderr
+    archive = zipped(tmp_path / "KolektorSDD2.zip", miniatures.ksdd2())
+    text = andon("data", "fetch", "ksdd2", "--from", archive, "--out", tmp_path / "here").stdout
+    assert "8 images in 1 categories" in text
+    assert "3 " in andon("data", "info", tmp_path / "here").stdout
+    assert "no published data set" in andon("data", "fetch", "coco", code=2).stderr

@@ -274,6 +274,15 @@ class TestRefused:
             with pytest.raises(AndonError, match=r"bomb\.png: .*too many"):
                 read(path)
 
+    def test_a_caller_may_want_less(self) -> None:
+        data = encode(gradient())
+        height, width = gradient().shape[:2]
+        assert decode_image(data, max_pixels=width * height).shape[:2] == (height, width)
+        with pytest.raises(
+            AndonError, match=rf"part\.png: {width}×{height} pixels are too many .*{width * height - 1:,}"
+        ):
+            decode_image(data, "part.png", max_pixels=width * height - 1)
+
     def test_a_bomb_of_each_kind(self) -> None:
         gif = bytearray(encode(np.zeros((4, 4), np.uint8), "GIF"))
         gif[6:10] = struct.pack("<HH", 65535, 65535)

@@ -252,7 +252,7 @@ class TestCategories:
 
     def test_files_that_nobody_reads(self, tmp_path: Path) -> None:
         root = autovi(tmp_path / "a")
-        save(root / "validation/good/000.png")
+        save(root / "other/good/000.png")
         save(root / "train/bad/000.png")
         save(root / "stray.png")
         for i in range(12):
@@ -260,8 +260,8 @@ class TestCategories:
         (root / "test/empty").mkdir()
         assert found(root) == [
             ("warning", "unread-image", "."),
+            ("warning", "unread-image", "other/good"),
             ("warning", "unread-image", "train/bad"),
-            ("warning", "unread-image", "validation/good"),
             ("info", "empty-folder", "test/empty"),
             ("info", "no-image", "train/good"),
         ]

@@ -1,12 +1,13 @@
 """The AutoVI layout (Carvalho et al. 2024), which is also that of MVTec LOCO AD (Bergmann et al. 2022).
 
     <category>/train/good/*.png
+    <category>/validation/good/*.png                        MVTec LOCO's: neither learnt nor judged
     <category>/test/good/*.png
     <category>/test/<defect type>/*.png
     <category>/ground_truth/<defect type>/<image>/*.png     one file = one channel = one region
     <category>/defects_config.json                            what a mask's positive value stands for
 
-A region is not split into connected components. MVTec LOCO's ``validation/`` is not read.
+A region is not split into connected components.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from andon.core import GOOD, AndonError, Category, Channel, DataError, DefectCon
 from andon.data.files import FileReader, list_folder, make_samples, without_suffix
 from andon.data.layout import Layout, ReadOptions
 from andon.data.mask import value_counts
-from andon.data.mvtec import training_samples
+from andon.data.mvtec import good_samples, training_samples
 from andon.data.truth import Kind, folder_named, is_good, split_truth, truth_folders
 
 __all__ = ["LAYOUT", "AutoVIReader", "read_defects_config"]
@@ -153,7 +154,7 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
             f"{folder}: {CONFIG_NAME} is missing; without it nobody knows what the values in ground_truth/ stand for"
         )
     reader = AutoVIReader(defects)
-    samples = training_samples(folder, reader)
+    samples = training_samples(folder, reader) + good_samples(folder, "validation", reader)
     test = folder_named(folder, "test")
     names, unsure = ([], []) if test is None else split_truth(test, list_folder(test).folders)
     kinds = [] if test is None else [Kind(test / kind, deep=False) for kind in names]
@@ -199,4 +200,5 @@ LAYOUT = Layout(
     expects="train/good/*.png, test/<defect>/*.png, ground_truth/<defect>/<image>/*.png and defects_config.json",
     recognise=recognise,
     read=read,
+    rule="the owner's train and test; validation, where there is one, is neither learnt nor judged",
 )

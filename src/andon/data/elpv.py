@@ -5,6 +5,8 @@ PVSEC 2018: 2,624 grey images of 300 × 300 pixels, each with the module's kind 
 probability of being defective by experts (0, 1/3, 2/3, 1). No masks. CC BY-NC-SA 4.0: not for commercial use.
 
 The package holds ``elpv_dataset/data/labels.csv`` and ``elpv_dataset/data/images/*.png``. Its code is never imported.
+As a data set that folder is two categories, ``elpv_mono`` and ``elpv_poly``: good is probability 0, defective 1, what
+the experts were unsure of is left out.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from andon._tools.files import read_regular
 from andon._tools.packages import packaged_path
-from andon.core import DataError
+from andon.core import GOOD, Category, DataError, Note
+from andon.data.files import WholeMaskReader, make_samples
+from andon.data.layout import Layout, ReadOptions
 
-__all__ = ["ELPV_LICENCE", "ELPV_PACKAGE", "ElpvCell", "elpv_cells", "elpv_folder", "write_elpv"]
+__all__ = ["ELPV_LICENCE", "ELPV_PACKAGE", "LAYOUT", "ElpvCell", "elpv_cells", "elpv_folder", "write_elpv"]
 
 ELPV_PACKAGE = "elpv-dataset"
 ELPV_LICENCE = "CC BY-NC-SA 4.0 (not for commercial use)"
 _TRAIN_SHARE = 0.8
+_MAX_LABELS_BYTES = 2**24
 
 
 class ElpvCell(NamedTuple):
@@ -53,7 +59,7 @@ def elpv_cells(folder: Path) -> list[ElpvCell]:
     """
     labels = folder / "labels.csv"
     cells = []
-    for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(labels), start=1):
         words = line.split()
         if not words:
             continue
@@ -108,12 +114,14 @@ def write_elpv(
     return counts
 
 
-def _parts(cells: list[ElpvCell], train: int | None, test: int | None, seed: int) -> dict[str, list[Path]]:
+def _parts(
+    cells: list[ElpvCell], train: int | None, test: int | None, seed: int, share: float = _TRAIN_SHARE
+) -> dict[str, list[Path]]:
     """The images of one kind by the folder that they go to."""
     good = [cell.path for cell in cells if cell.probability == 0]
     bad = [cell.path for cell in cells if cell.probability == 1]
     order = np.random.default_rng(seed).permutation(len(good))
-    n_train = round(_TRAIN_SHARE * len(good))
+    n_train = round(share * len(good))
     return {
         "train/good": _spread([good[i] for i in sorted(order[:n_train])], train),
         "test/good": _spread([good[i] for i in sorted(order[n_train:])], test),
@@ -133,3 +141,58 @@ def _spread(paths: list[Path], at_most: int | None) -> list[Path]:
     if at_most is None or len(paths) <= at_most:
         return paths
     return [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).round().astype(int)]
+
+
+def _recognise(folder: Path) -> bool:
+    labels = folder / "labels.csv"
+    if not labels.is_file() or not (folder / "images").is_dir():
+        return False
+    # Other data sets have a table of this name too.
+    words = next((line.split() for line in _lines(labels) if line.strip()), [])
+    return len(words) == 3 and words[2] in ("mono", "poly")
+
+
+def _lines(labels: Path) -> list[str]:
+    """The lines of the table; none where it is no text."""
+    try:
+        return read_regular(labels, _MAX_LABELS_BYTES, what="a table").decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return []
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(f"elpv_{kind}" for kind in sorted({cell.kind for cell in elpv_cells(folder)}))
+
+
+def _read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
+    if not 0 < options.train_fraction <= 1:
+        raise DataError(f"train_fraction must be above 0 and at most 1, not {options.train_fraction}")
+    cells = [cell for cell in elpv_cells(folder) if f"elpv_{cell.kind}" == name]
+    parts = _parts(cells, None, None, 0, options.train_fraction)
+    reader, samples = WholeMaskReader(), []
+    for split, kind, part in (
+        ("train", GOOD, "train/good"),
+        ("test", GOOD, "test/good"),
+        ("test", "defective", "test/defective"),
+    ):
+        for path in parts[part]:
+            samples += make_samples(path.parent, [path.name], "train" if split == "train" else "test", kind, reader)
+    table = folder / "labels.csv"
+    unsure = len(cells) - len(samples)
+    text = f"{table}: {unsure} images of {name} that the experts were unsure of are left out"
+    notes = (Note("info", "left-out", table, text),) if unsure else ()
+    return Category(name, dataset, folder, tuple(samples), notes=notes, whole=True)
+
+
+LAYOUT = Layout(
+    name="elpv",
+    expects="labels.csv and images/*.png",
+    recognise=_recognise,
+    read=_read,
+    rule=(
+        "the owner has no split: of the cells with probability 0, four fifths, drawn with seed 0, are for training, "
+        "the rest and those with probability 1 for testing; there are no masks"
+    ),
+    published=True,
+    parts=_names,
+)

@@ -227,9 +227,11 @@ class FileReader(SampleReader, ABC):
 
     Attributes:
         any_value: whether every positive value of a mask means the same: masks in several colours can be read then.
+        several_values: whether masks of several values are as their owner meant them.
     """
 
     any_value: ClassVar[bool] = False
+    several_values: ClassVar[bool] = False
 
     def image(self, sample: Sample) -> ImageArray:
         return read_image(sample.path)

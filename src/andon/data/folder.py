@@ -102,4 +102,8 @@ LAYOUT = Layout(
     expects="good/*.png, <defect>/*.png (masks optional, in ground_truth/<defect>/); or good images directly in it",
     recognise=recognise,
     read=read,
+    rule=(
+        "there is no split: the first four fifths of the good images (train_fraction), in the order of their names, "
+        "are for training where anything is defective, the rest for testing"
+    ),
 )

@@ -7,36 +7,21 @@ long run: masks that do not fit, images that are in training and test alike, fil
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from andon._tools.parallel import ordered_map
-from andon.core import AndonError, Category, Dataset, ImageArray, ProgressCallback, Sample, listed, no_progress
-from andon.data.decode import read_mask
-from andon.data.files import (
-    IMAGE_SUFFIXES,
-    FileReader,
-    Listing,
-    check_mask_size,
-    list_folder,
-    natural_key,
-    suffix_of,
-    unread_images,
-    without_suffix,
-)
-from andon.data.truth import called_masks, is_good, is_truth_folder
+from andon.core import AndonError, Category, Dataset, ImageArray, Note, ProgressCallback, Sample, Severity, no_progress
+from andon.data._strays import stray, stray_at_root
+from andon.data.drawn import DrawnReader
+from andon.data.files import FileReader, check_mask_size
 
 __all__ = ["CategoryInfo", "DatasetInfo", "Problem", "ProblemGroup", "Severity", "dataset_info", "problem_groups"]
-
-Severity = Literal["error", "warning", "info"]
-"""error: results would be wrong or impossible; warning: look at it; info: good to know."""
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _DARK = 16
@@ -48,7 +33,7 @@ class Problem:
     """One inconsistency.
 
     Attributes:
-        severity: see ``Severity``.
+        severity: see ``andon.core.Severity``.
         kind: short, stable name ("missing-mask"), to filter by.
         category: the category's name; "" where it is about the whole data set.
         file: what it is about.
@@ -99,6 +84,8 @@ class CategoryInfo:
         heights, widths: (smallest, largest) of the readable images; None where there are none.
         defects: test images by defect type.
         channels: ground-truth regions by defect name.
+        train_defective: defective images in the owner's training part, which nothing learns from.
+        validation: images that are neither learnt nor judged.
     """
 
     name: str
@@ -109,10 +96,12 @@ class CategoryInfo:
     test_defective: int
     defects: dict[str, int] = field(default_factory=dict)
     channels: dict[str, int] = field(default_factory=dict)
+    train_defective: int = 0
+    validation: int = 0
 
     @property
     def total(self) -> int:
-        return self.train + self.test_good + self.test_defective
+        return self.train + self.train_defective + self.validation + self.test_good + self.test_defective
 
     @property
     def image_size(self) -> str:
@@ -124,21 +113,38 @@ class CategoryInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The overview of a data set and its problems, errors first."""
+    """The overview of a data set and its problems, errors first.
+
+    Attributes:
+        rule: which images are for training and which for testing, and who says so.
+    """
 
     name: str
     layout: str
     root: Path
     categories: tuple[CategoryInfo, ...]
     problems: tuple[Problem, ...]
+    rule: str = ""
 
-    columns = ("Category", "Image size", "Train", "Test OK", "Test not-OK", "Total")
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The study's Table 3, and more where a data set has more than training and test images."""
+        return ("Category", "Image size", *self._counts().values())
 
-    def table_rows(self) -> list[tuple[str, str, int, int, int, int]]:
-        """The study's Table 3: one row a category and one of sums, under ``columns``."""
-        rows = [(c.name, c.image_size, c.train, c.test_good, c.test_defective, c.total) for c in self.categories]
-        sums = [sum(getattr(c, name) for c in self.categories) for name in _COUNTS]
+    def table_rows(self) -> list[tuple[str | int, ...]]:
+        """One row a category and one of sums, under ``columns``."""
+        counts = self._counts()
+        rows = [(c.name, c.image_size, *(getattr(c, name) for name in counts)) for c in self.categories]
+        sums = [sum(getattr(c, name) for c in self.categories) for name in counts]
         return [*rows, ("Total", "", *sums)]
+
+    def _counts(self) -> dict[str, str]:
+        """Titles of the columns by the counts in them."""
+        return {
+            name: title
+            for name, title in _COUNTS.items()
+            if name not in _OPTIONAL or any(getattr(c, name) for c in self.categories)
+        }
 
     def count(self, severity: Severity) -> int:
         """How many problems of a severity there are."""
@@ -156,25 +162,22 @@ class DatasetInfo:
             "name": self.name,
             "layout": self.layout,
             "root": str(self.root),
+            "rule": self.rule,
             "categories": categories,
             "counts": {severity: self.count(severity) for severity in _SEVERITIES},
             "problems": problems,
         }
 
 
-_CONFIG = "defects_config.json"
-_DOCUMENTS = frozenset(
-    str.split(
-        ".txt .md .rst .json .jsonl .yaml .yml .csv .tsv .xml .html .htm .pdf .log .ini .cfg .toml .doc .docx .xls "
-        ".xlsx .ods .odt .py .sh .bat .db .sqlite .bib .sha256 .md5 .license .url .lnk"
-    )
-)
-"""What lies beside images without being one."""
-
-_MOST_BESIDE = 10_000
-"""Folders beside the categories that are looked into, of each."""
-
-_COUNTS = ("train", "test_good", "test_defective", "total")
+_COUNTS = {
+    "train": "Train",
+    "train_defective": "Train not-OK",
+    "validation": "Validation",
+    "test_good": "Test OK",
+    "test_defective": "Test not-OK",
+    "total": "Total",
+}
+_OPTIONAL = ("train_defective", "validation")
 
 
 def dataset_info(
@@ -191,7 +194,7 @@ def dataset_info(
     """
     total = sum(len(category.samples) for category in dataset)
     categories: list[CategoryInfo] = []
-    problems: list[Problem] = list(_stray_at_root(dataset))
+    problems = [_problem("", note) for note in stray_at_root(dataset)]
     done = 0
     for category in dataset:
         findings: list[_Finding] = []
@@ -202,7 +205,11 @@ def dataset_info(
         categories.append(_summarise(category, findings))
         problems += _problems(category, findings)
     problems.sort(key=lambda p: _SEVERITIES.index(p.severity))
-    return DatasetInfo(dataset.name, dataset.layout, dataset.root, tuple(categories), tuple(problems))
+    return DatasetInfo(dataset.name, dataset.layout, dataset.root, tuple(categories), tuple(problems), dataset.rule)
+
+
+def _problem(category: str, note: Note) -> Problem:
+    return Problem(note.severity, note.kind, category, note.file, note.message)
 
 
 # --- one image ------------------------------------------------------------------------------------------------------
@@ -238,7 +245,20 @@ def _examine(sample: Sample) -> _Finding:
             note.append(("warning", "dark-image", sample.path, text))
     for path in sample.mask_paths:
         _examine_mask(finding, path)
+    if isinstance(sample.reader, DrawnReader) and sample.mask_paths and finding.size is not None:
+        _examine_drawn(finding)
     return finding
+
+
+def _examine_drawn(finding: _Finding) -> None:
+    """What is written down instead of painted: it can be read, or not."""
+    try:
+        truth = finding.sample.ground_truth()
+    except AndonError as error:
+        finding.notes.append(("error", "unreadable-mask", finding.sample.mask_paths[0], str(error)))
+        return
+    for channel in () if truth is None else truth.channels:
+        finding.channels.append((channel.defect, int(np.count_nonzero(channel.mask))))
 
 
 def _likeness(image: ImageArray) -> bytes:
@@ -286,7 +306,7 @@ def _examine_mask(finding: _Finding, path: Path) -> None:
         note.append(("warning", "empty-mask", path, f"{path}: the mask has no positive pixel"))
     elif positive.size == values.size:
         note.append(("error", "full-mask", path, f"{path}: every pixel of the mask is positive (inverted?)"))
-    elif positive.min() != positive.max():
+    elif positive.min() != positive.max() and not sample.reader.several_values:
         text = f"{path}: the mask has grey levels ({positive.min()}..{positive.max()}); every positive pixel counts"
         note.append(("warning", "grey-mask", path, text))
 
@@ -304,11 +324,13 @@ def _summarise(category: Category, findings: list[_Finding]) -> CategoryInfo:
         name=category.name,
         heights=(min(heights), max(heights)) if sizes else None,
         widths=(min(widths), max(widths)) if sizes else None,
-        train=len(category.select("train")),
+        train=len(category.train),
         test_good=sum(not sample.is_defective for sample in test),
         test_defective=sum(defects.values()),
         defects=dict(sorted(defects.items())),
         channels=dict(sorted(channels.items())),
+        train_defective=len(category.select("train", defective=True)),
+        validation=len(category.select("validation")),
     )
 
 
@@ -359,8 +381,8 @@ def _problems(category: Category, findings: list[_Finding]) -> Iterator[Problem]
             yield problem("info", "threshold-above-area", config, text)
     for severity, kind, file, text in _duplicates(findings):
         yield problem(severity, kind, file, text)
-    for severity, kind, file, text in _stray(category):
-        yield problem(severity, kind, file, text)
+    for found in (*category.notes, *(() if category.whole else stray(category))):
+        yield _problem(name, found)
 
 
 def _duplicates(findings: list[_Finding]) -> Iterator[tuple[Severity, str, Path, str]]:
@@ -390,105 +412,3 @@ def _same(alike: Iterable[list[Sample]]) -> Iterator[list[Sample]]:
         for sample, digest in zip(samples, ordered_map(_surely, samples), strict=True):
             sure[digest].append(sample)
         yield from (members for digest, members in sure.items() if digest and len(members) > 1)
-
-
-def _stray(category: Category) -> Iterator[tuple[Severity, str, Path, str]]:
-    """Files in the category's folder that nobody reads, one record a folder and kind."""
-    known = {path for sample in category.samples for path in (sample.path, *sample.mask_paths)}
-    for folder in _folders(category.root):
-        listing = list_folder(folder)
-        inside = tuple(part.casefold() for part in folder.relative_to(category.root).parts)
-        unread = [name for name in listing.images if folder / name not in known]
-        masks = set(unread) if any(map(is_truth_folder, inside)) else called_masks(listing)
-        yield from _stray_masks(folder, [name for name in unread if name in masks])
-        images = [name for name in unread if name not in masks]
-        if images and _for_training(inside):
-            text = f"{folder}: {_files(images, 'image')} for training not read, they belong into train/good: "
-            yield "error", "unread-training-image", folder, text + listed(images)
-        elif images:
-            text = f"{folder}: {_files(images, 'image')} not read, the layout has no place for them: {listed(images)}"
-            yield "warning", "unread-image", folder, text
-        yield from _stray_others(listing, inside)
-        if not (listing.images or listing.folders or listing.others):
-            yield "info", "empty-folder", folder, f"{folder}: an empty folder"
-
-
-def _for_training(inside: tuple[str, ...]) -> bool:
-    """Whether a folder of the category holds images for training, or is where somebody would put them."""
-    return inside == ("train",) or inside[:2] == ("train", "good") or (bool(inside) and is_good(inside[0]))
-
-
-def _stray_masks(folder: Path, names: list[str]) -> Iterator[tuple[Severity, str, Path, str]]:
-    """Masks that no defective image takes: black ones (of good images) say nothing, others are without an image."""
-    if not names:
-        return
-    marks = list(ordered_map(_marks, [folder / name for name in names]))
-    marked = [name for name, marking in zip(names, marks, strict=True) if marking]
-    black = [name for name, marking in zip(names, marks, strict=True) if not marking]
-    if marked:
-        text = f"{folder}: {_files(marked, 'mask')} of no defective image: {listed(marked)}"
-        yield "error", "mask-without-image", folder, text
-    if black:
-        text = f"{folder}: {_files(black, 'mask')} not used, black and of no defective image: {listed(black)}"
-        yield "info", "unused-mask", folder, text
-
-
-def _marks(path: Path) -> bool:
-    """Whether a mask marks anything; so counts one that cannot be read."""
-    try:
-        return bool(read_mask(path, any_value=True).any())
-    except AndonError:
-        return True
-
-
-def _stray_others(listing: Listing, inside: tuple[str, ...]) -> Iterator[tuple[Severity, str, Path, str]]:
-    """Files that are no images by their names, or images of a kind that is not read."""
-    folder = listing.folder
-    others = [name for name in listing.others if name.casefold() != _CONFIG or inside]
-    copies = {without_suffix(name).casefold() for name in listing.images}
-    unread = list(unread_images(listing)) if inside else []
-    if _for_training(inside):
-        unread = [
-            name
-            for name in others
-            if suffix_of(name) not in _DOCUMENTS and without_suffix(name).casefold() not in copies
-        ]
-    if unread:
-        suffixes = ", ".join(sorted({suffix_of(name) or "no suffix" for name in unread}))
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        text = f"{folder}: {_files(unread, 'file')} of a kind that is not read, {suffixes} ({listed(unread)}); "
-        kind = "unread-training-file" if _for_training(inside) else "unread-kind"
-        yield "error", kind, folder, f"{text}convert to PNG or remove; these are read: {kinds}"
-    known = set(unread)
-    rest = [name for name in others if name not in known]
-    if rest:
-        yield "info", "no-image", folder, f"{folder}: {_files(rest, 'file')} no image: {listed(rest)}"
-
-
-def _files(names: list[str], what: str) -> str:
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
-
-
-def _stray_at_root(dataset: Dataset) -> Iterator[Problem]:
-    """Folders beside the categories that hold images, but are no category."""
-    roots = {category.root for category in dataset}
-    if dataset.root in roots:
-        return
-    for name in list_folder(dataset.root).folders:
-        folder = dataset.root / name
-        if folder in roots:
-            continue
-        below = islice(_folders(folder), _MOST_BESIDE)  # a link may lead to a whole disk
-        try:
-            if any(list_folder(each).images for each in below):
-                text = f"{folder}: has images, but is no category of this layout or was not asked for"
-                yield Problem("info", "no-category", "", folder, text)
-        except AndonError as error:
-            yield Problem("info", "no-category", "", folder, f"{folder}: no category, nor could it be: {error}")
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """A folder and all below it, in natural order; links are not followed."""
-    for folder, names, _ in os.walk(root):
-        names[:] = sorted((name for name in names if not name.startswith(".")), key=natural_key)
-        yield Path(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -38,10 +39,20 @@ class Layout:
         name: "autovi".
         expects: what a category looks like, for messages ("train/good/*.png, test/<defect>/*.png").
         recognise: whether a folder is a category in this layout; looks at names only, and quickly.
-        read: the category in a folder; lists files, opens none but a configuration; AndonError for what is wrong.
+        read: the category in a folder; lists files, opens none but tables, configurations and, where nothing else says
+            which images are good, masks; AndonError for what is wrong.
+        rule: which images are for training and which for testing, and who says so, for readers of results.
+        published: whether it is that of one published data set: tried before the others, and only one may fit.
+        asked: whether it is only used where it is asked for by name: another split of a data set.
+        parts: where ``recognise`` is about a folder of several categories: their names. ``read`` is then given that
+            folder and one of the names. None where a folder is one category.
     """
 
     name: str
     expects: str
     recognise: _Recognise
     read: _Read
+    rule: str = ""
+    published: bool = False
+    asked: bool = False
+    parts: Callable[[Path], tuple[str, ...]] | None = None

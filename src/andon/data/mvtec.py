@@ -1,6 +1,7 @@
 """The layout of MVTec AD (Bergmann et al. 2019).
 
     <category>/train/good/*.png
+    <category>/validation/good/*.png                         where there is one: neither learnt nor judged
     <category>/test/good/*.png
     <category>/test/<defect type>/*.png
     <category>/ground_truth/<defect type>/<image>_mask.png     or <image>.png
@@ -14,12 +15,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from andon.core import GOOD, Category, Sample, SampleReader
+from andon.core import GOOD, Category, Sample, SampleReader, Split
 from andon.data.files import WholeMaskReader, list_folder, make_samples, refuse_unread, without_suffix
 from andon.data.layout import Layout, ReadOptions
 from andon.data.truth import Kind, assign_masks, folder_named, is_good, sidecars, split_truth, truth_folders
 
-__all__ = ["LAYOUT", "training_samples"]
+__all__ = ["LAYOUT", "good_samples", "training_samples"]
 
 
 def recognise(folder: Path) -> bool:
@@ -31,7 +32,7 @@ def recognise(folder: Path) -> bool:
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
     reader = WholeMaskReader()
-    samples = training_samples(folder, reader)
+    samples = training_samples(folder, reader) + good_samples(folder, "validation", reader)
     test = folder_named(folder, "test")
     names, truth = ([], []) if test is None else split_truth(test, list_folder(test).folders)
     kinds = [] if test is None else [Kind(test / kind, deep=False) for kind in names]
@@ -47,15 +48,20 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
 
 
 def training_samples(folder: Path, reader: SampleReader) -> list[Sample]:
-    """The samples of ``train/good``; masks of good images that lie among them are no images."""
-    train = folder_named(folder, "train")
-    good = None if train is None else folder_named(train, GOOD)
+    """The samples of ``train/good``."""
+    return good_samples(folder, "train", reader)
+
+
+def good_samples(folder: Path, split: Split, reader: SampleReader) -> list[Sample]:
+    """The samples of ``<split>/good``; masks of good images that lie among them are no images."""
+    half = folder_named(folder, split)
+    good = None if half is None else folder_named(half, GOOD)
     if good is None:
         return []
     listing = list_folder(good)
     refuse_unread(listing)
     beside = sidecars(listing)
-    return make_samples(good, [n for n in listing.images if n not in beside], "train", GOOD, reader)
+    return make_samples(good, [n for n in listing.images if n not in beside], split, GOOD, reader)
 
 
 LAYOUT = Layout(
@@ -63,4 +69,5 @@ LAYOUT = Layout(
     expects="train/good/*.png, test/<defect>/*.png and ground_truth/<defect>/<image>_mask.png",
     recognise=recognise,
     read=read,
+    rule="as the folders are called: train, validation where there is one, and test",
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
+    from andon.report.checking import write_check
+    from andon.report.dataset_counts import CountComparison, compare_counts
     from andon.report.literature import LITERATURE_COLUMNS, literature_notes, literature_rows, literature_text
     from andon.report.renderers import to_rich, to_text
     from andon.report.study.write import write_study
@@ -15,12 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LITERATURE_COLUMNS",
+    "CountComparison",
+    "compare_counts",
     "literature_notes",
     "literature_rows",
     "literature_text",
     "make_tables",
     "to_rich",
     "to_text",
+    "write_check",
     "write_report",
     "write_study",
     "write_tables",
@@ -29,6 +34,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "andon.report.checking": "write_check",
+        "andon.report.dataset_counts": "CountComparison compare_counts",
         "andon.report.literature": "LITERATURE_COLUMNS literature_notes literature_rows literature_text",
         "andon.report.renderers": "to_rich to_text",
         "andon.report.study.write": "write_study",

@@ -1,0 +1,1 @@
+"""Layouts of published data sets, one module each, as their owners' archives unpack."""
