@@ -15,6 +15,7 @@ from tests.cli.conftest import Andon
 OPTIONS = {
     "backbone": ("objective", "architecture", "last-stage", "image-size", "crop"),
     "efficientad-teacher": ("size", "extractor", "layer", "weights", "statistics-images", "window", "closed-form"),
+    "uninformed-students-teacher": ("receptive-field", "extractor", "layer", "weights", "enlarge", "metric", "compact"),
     "dsr-codebook": ("image-size", "crop"),
 }
 SHARED = ("images", "steps", "batch-size", "learning-rate", "schedule", "seed", "device", "half", "overwrite")

@@ -55,7 +55,13 @@ if TYPE_CHECKING:
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
-Layout = Annotated[str | None, typer.Option(help="autovi, mvtec or folder; found out otherwise.", show_default=False)]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="autovi, mvtec, folder, or that of a published data set (visa-2cls-fewshot); found out otherwise.",
+        show_default=False,
+    ),
+]
 Categories = Annotated[
     list[str] | None, typer.Option("--category", "-c", help="Only this category; repeatable.", show_default=False)
 ]

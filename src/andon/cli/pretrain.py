@@ -30,6 +30,11 @@ RECIPES = {
         "andon.methods.efficientad.pretraining:pretrain_teacher",
         "EfficientAD's teacher: a small network imitates an extractor.",
     ),
+    "uninformed-students-teacher": (
+        "andon.methods.uninformed_students.pretraining:PatchTeacherRecipe",
+        "andon.methods.uninformed_students.pretraining:pretrain_patch_teacher",
+        "A patch teacher of Uninformed Students and GCAD: a small network that describes patches.",
+    ),
     "dsr-codebook": (
         "andon.methods.dsr.pretraining:CodebookRecipe",
         "andon.methods.dsr.pretraining:pretrain_codebook",

@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from andon._tools.models import FrozenModel
@@ -30,16 +28,11 @@ from andon.data.cache import ArrayCache
 from andon.data.derived import DerivedReader
 from andon.data.files import FileReader, check_mask_size
 from andon.data.fingerprint import file_fingerprint
+from andon.data.matching import Template, grey_of
 
 __all__ = ["Window", "placed", "window_note", "windowed", "windowed_fingerprint"]
 
-_COARSE_SIDE = 800
-"""Longest side in pixels at which a place is first looked for; it is then refined at the image's own size."""
-_LEAST_TEMPLATE = 24
-"""Shorter side in pixels that a template keeps when it is made smaller."""
 _MOST_KNOWN = 2**16
-
-_Grey = npt.NDArray[np.uint8]
 
 
 class Window(FrozenModel):
@@ -162,7 +155,7 @@ class _WindowReader(DerivedReader):
                 f"{sample.path}: the window of {self.window.title} pixels is larger than the image "
                 f"({image.shape[1]}×{image.shape[0]})"
             )
-        found = template.find(_grey(image), self.window.search)
+        found = template.find(grey_of(image), self.window.search)[:2]
         # A template that is smaller than the window may be nearer to the image's edge than half a window.
         sides = zip(found, template.offset, self.window.size, image.shape[:2], strict=True)
         top, left = (min(max(0, start + offset), whole - side) for start, offset, side, whole in sides)
@@ -183,71 +176,8 @@ class _WindowReader(DerivedReader):
         return array[top : top + height, left : left + width]
 
 
-@dataclass(frozen=True)
-class _Template:
-    """Grey values ``[h, w]`` to be looked for.
-
-    Attributes:
-        corner: where they were in the first training image.
-        offset: from there to the window's corner.
-    """
-
-    values: _Grey
-    corner: tuple[int, int]
-    offset: tuple[int, int] = (0, 0)
-
-    def find(self, image: _Grey, search: int | None) -> tuple[int, int]:
-        """(top, left) of the best fit."""
-        (top, left), image = self._around(image, search)
-        factor = max(1, -(-max(image.shape) // _COARSE_SIDE))
-        factor = max(1, min(factor, min(self.values.shape) // _LEAST_TEMPLATE))
-        row, column = 0, 0
-        if factor > 1:
-            row, column = _best(_smaller(image, factor), _smaller(self.values, factor))
-            row, column = row * factor, column * factor
-            # The coarse grid is a factor wide, and the edge of either shrunk image may cut off as much again.
-            reach = 2 * factor
-            row, column = max(0, row - reach), max(0, column - reach)
-            rows, columns = self.values.shape[0] + 2 * reach, self.values.shape[1] + 2 * reach
-            row = min(row, max(0, image.shape[0] - rows))
-            column = min(column, max(0, image.shape[1] - columns))
-            image = image[row : row + rows, column : column + columns]
-        fine = _best(image, self.values)
-        return top + row + fine[0], left + column + fine[1]
-
-    def _around(self, image: _Grey, search: int | None) -> tuple[tuple[int, int], _Grey]:
-        """The part of an image that is searched, and its corner."""
-        if search is None:
-            return (0, 0), image
-        bounds = []
-        for start, side, whole in zip(self.corner, self.values.shape, image.shape, strict=True):
-            first = min(max(0, start - search), whole - side)
-            bounds.append((first, min(whole, max(start + search, first) + side)))
-        (top, bottom), (left, right) = bounds
-        return (top, left), image[top:bottom, left:right]
-
-
-def _grey(image: ImageArray) -> _Grey:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-
-
-def _smaller(image: _Grey, factor: int) -> _Grey:
-    size = (max(1, image.shape[1] // factor), max(1, image.shape[0] // factor))
-    # Cut to whole blocks first: otherwise image and template would be shrunk by slightly different factors.
-    whole = image[: size[1] * factor, : size[0] * factor]
-    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _best(image: _Grey, template: _Grey) -> tuple[int, int]:
-    """(row, column) of the largest normalised cross-correlation."""
-    fit = cv2.matchTemplate(np.ascontiguousarray(image), np.ascontiguousarray(template), cv2.TM_CCOEFF_NORMED)
-    fit[~np.isfinite(fit)] = -2  # where the image is of one colour there is nothing to correlate with
-    row, column = np.unravel_index(int(fit.argmax()), fit.shape)
-    return int(row), int(column)
-
-
 @lru_cache(maxsize=16)
-def _template(window: Window, reference: Sample, fingerprint: str) -> _Template:
+def _template(window: Window, reference: Sample, fingerprint: str) -> Template:
     """Read once a process, as long as the file (its ``fingerprint``) is the same."""
     image = reference.image()
     corner = window.corner(image.shape[:2], reference.path)
@@ -255,13 +185,13 @@ def _template(window: Window, reference: Sample, fingerprint: str) -> _Template:
     sides = window.template or window.size
     top, left = (max(0, at - side // 2) for at, side in zip(middle, sides, strict=True))
     bottom, right = (at - side // 2 + side for at, side in zip(middle, sides, strict=True))
-    grey = _grey(image)[top:bottom, left:right]
+    grey = grey_of(image)[top:bottom, left:right]
     if grey.min() == grey.max():
         raise DataError(
             f"{reference.path}: the template of the window of {window.title} pixels is of one colour, so it cannot be "
             "looked for in other images; set its centre, a larger template, or use a fixed window"
         )
-    return _Template(grey.copy(), (top, left), (corner[0] - top, corner[1] - left))
+    return Template(grey.copy(), (top, left), (corner[0] - top, corner[1] - left))
 
 
 _known: dict[tuple[str, str, str], tuple[int, int]] = {}

@@ -220,12 +220,13 @@ def _check_grows(inspector: Inspector) -> None:
     if not isinstance(detector, Grows):
         raise ConfigError(
             f"{detector.title} cannot learn more images without being trained again: andon train DIR "
-            f"{_options(inspector)} --out FILE, DIR with all good images; or --recalibrate, which moves thresholds only"
+            f"{_options(inspector)} --out FILE, DIR with all good images; or andon update "
+            "--recalibrate, which moves thresholds only"
         )
     if detector.report.n_train != len(provenance.learned):
         raise ConfigError(
             "the file does not say how many images its detector stands on (versions of one image were learned from); "
-            "train again with all good images, or --recalibrate"
+            "train again with all good images, or andon update --recalibrate"
         )
 
 
@@ -292,7 +293,9 @@ def _sifted(inspector: Inspector, images: Images, names: Sequence[str] | None, i
                 LeftOut(names[kept[index]], f"its score {score:.4g} is far above all good ones: is it good?")
             )
     if not near:
-        raise DataError(f"no image is left to add: {_told(left_out)} (--include-outliers learns it all the same)")
+        raise DataError(
+            f"no image is left to add: {_told(left_out)} (andon update with --include-outliers learns it all the same)"
+        )
     chosen = [kept[index] for index in near]
     return _New(
         seen.subset(near),
@@ -458,7 +461,7 @@ def _notes(
     elif not again:
         notes.append(
             "the scores of the earlier images are those of the earlier detector, as the file has no images; "
-            "--training DIR scores them again"
+            "andon update with --training DIR scores them again"
         )
     by_value = [name for name, rate in zip(("look", "stop"), rates, strict=True) if rate is None]
     if by_value:

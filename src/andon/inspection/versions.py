@@ -8,6 +8,8 @@ the old one or the new one, and the old one is there.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from andon.inspection.container import MAX_BYTES
 from andon.inspection.file import InspectorFile
 from andon.inspection.updating import Proposal
 
-__all__ = ["Version", "accept_update", "earlier_versions", "roll_back"]
+__all__ = ["Version", "accept_update", "earlier_versions", "roll_back", "undone_on_failure"]
 
 _NAME = re.compile(r"(\d{4,9})-([0-9a-f]{12})\.andon")
 
@@ -97,6 +99,26 @@ def roll_back(path: str | Path, to: str | None = None) -> Version:
     _keep(path, now.fingerprint)
     write_file(path, _content(version.path), DetectorError)
     return version
+
+
+@contextmanager
+def undone_on_failure(path: str | Path) -> Iterator[None]:
+    """Where the block raises, an inspector's file gets back the content that it had, byte for byte.
+
+    Raises:
+        DetectorError: the file cannot be read, or not be put back.
+    """
+    path = Path(path)
+    before = _content(path)
+    try:
+        yield
+    except BaseException as error:
+        try:
+            if not path.exists() or _content(path) != before:
+                write_file(path, before, DetectorError)
+        except DetectorError as problem:
+            raise DetectorError(f"{error}; and the file cannot be put back: {problem}") from error
+        raise
 
 
 def _folder(path: Path) -> Path:

@@ -5,7 +5,7 @@
 
 from andon.synthetic.generation import MANIFEST, counts_of, generate, plan_images
 from andon.synthetic.knobs import Counts, Knobs
-from andon.synthetic.rendering import TASKS, RenderedScene, defect_types, render
+from andon.synthetic.rendering import TASKS, RenderedScene, defect_types, mode_of, render, seen_at
 
 __all__ = [
     "MANIFEST",
@@ -16,6 +16,8 @@ __all__ = [
     "counts_of",
     "defect_types",
     "generate",
+    "mode_of",
     "plan_images",
     "render",
+    "seen_at",
 ]

@@ -21,7 +21,7 @@ from andon.synthetic.station import Scene, Station, Take
 from andon.synthetic.stations import STATIONS
 from andon.synthetic.texture import textures
 
-__all__ = ["TASKS", "RenderedScene", "defect_types", "mode_of", "render", "station_of"]
+__all__ = ["TASKS", "RenderedScene", "defect_types", "mode_of", "render", "seen_at", "station_of"]
 
 TASKS: tuple[str, ...] = tuple(STATIONS)
 """Names of the tasks, in the study's order."""
@@ -127,16 +127,8 @@ def render(
     Raises:
         ConfigError: unknown task, defect type or knob.
     """
-    station = station_of(task)
-    knobs = as_knobs(knobs)
-    if defect is not None and defect not in station.shares:
-        raise ConfigError(f"task {task} has no defect type {defect!r}; it has: {', '.join(station.shares)}")
-    if time is None:
-        time = 0.25 if split == "train" else 0.75
-    raw = raw and station.raw_size is not None
-    mode = mode_of(task, index, split, seed, knobs)
-    take = Take(task, seed, split, index, time, mode, defect, knobs, raw)
-
+    station, take = _take(task, index, split, defect, seed, as_knobs(knobs), time, raw)
+    knobs, raw = take.knobs, take.raw
     linear, scene = _expose_scene(station, take)
     if defect is not None and knobs.defect_contrast != 1:
         sound, _ = _expose_scene(station, replace(take, defect=None))
@@ -154,7 +146,63 @@ def render(
         if mask.any():
             config = configs[region.defect]
             channels.append(Channel(mask, region.defect, config.saturation(int(mask.sum()))))
-    return RenderedScene(image, tuple(channels), mode)
+    return RenderedScene(image, tuple(channels), take.mode)
+
+
+def _take(
+    task: str,
+    index: int,
+    split: Split,
+    defect: str | None,
+    seed: int,
+    knobs: Knobs,
+    time: float | None,
+    raw: bool,
+) -> tuple[Station, Take]:
+    station = station_of(task)
+    if defect is not None and defect not in station.shares:
+        raise ConfigError(f"task {task} has no defect type {defect!r}; it has: {', '.join(station.shares)}")
+    if time is None:
+        time = 0.25 if split == "train" else 0.75
+    mode = mode_of(task, index, split, seed, knobs)
+    return station, Take(task, seed, split, index, time, mode, defect, knobs, raw and station.raw_size is not None)
+
+
+def seen_at(
+    task: str,
+    point: tuple[float, float],
+    index: int,
+    split: Split = "train",
+    *,
+    seed: int = 0,
+    knobs: Knobs | Mapping[str, Any] | None = None,
+    time: float | None = None,
+    raw: bool = False,
+) -> tuple[float, float]:
+    """Where a point of the scene is seen in an image that ``render`` gives.
+
+    Args:
+        point: (x, y) in scene coordinates, those of the task's nominal image.
+        task, index, split, seed, knobs, time, raw: of the image.
+
+    Returns:
+        (x, y), pixels; pixel centres are whole numbers.
+    """
+    station, take = _take(task, index, split, None, seed, as_knobs(knobs), time, raw)
+    height, width = station.frame(take.raw)
+    left, top = station.corner(take.raw)
+    pose = station.pose(take)
+    middle = np.asarray([left + (width - 1) / 2, top + (height - 1) / 2])
+    x, y = np.asarray(point) - middle + np.asarray([pose.dx, pose.dy])
+    c, s = np.cos(pose.angle), np.sin(pose.angle)
+    seen = pose.zoom * np.asarray([c * x - s * y, s * x + c * y])
+    # A tilt divides what was turned; the lens spreads what was tilted: both are undone by a few steps.
+    bare = seen.copy()
+    for _ in range(20):
+        spread = 1 + station.distortion * float(bare @ bare) / ((height**2 + width**2) / 4)
+        depth = 1 + (pose.tilt[0] * bare[0] + pose.tilt[1] * bare[1]) * spread / 1000
+        bare = seen * depth / spread
+    return float(bare[0] + (width - 1) / 2), float(bare[1] + (height - 1) / 2)
 
 
 def _expose_scene(station: Station, take: Take) -> tuple[FloatArray, Scene]:

@@ -106,6 +106,40 @@ def test_the_last_review_counts_and_earlier_ones_stay(path: Path) -> None:
     journal.close()
 
 
+def test_what_is_asked_for_is_found_by_indexes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(path)
+    asked: list[tuple[str, tuple[object, ...]]] = []
+    read = journal._read
+
+    def listened(query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        asked.append((query, values))
+        return read(query, values)
+
+    monkeypatch.setattr(journal, "_read", listened)
+    journal.entries(reviewed=True)
+    journal.entries(reviewed=True, inspector="seal", verdicts=("stop",), before=100)
+    journal.entries(since=1000.0)
+    journal.entries(until=1000.0, inspector="seal")
+    journal.entries(since=1.0, until=1000.0, verdicts=("stop", "look"), reviewed=False)
+    journal.entries(inspector="seal", reviewed=False)
+    journal.append(entry(1))
+    journal.review(1, "good", "Ann")
+    list(journal.labels("seal"))
+    journal.counts("seal", since=1000.0)
+    journal.scores("seal")
+    journal.close()
+    assert len(asked) >= 10
+    with sqlite3.connect(path) as db:
+        for query, values in asked:
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+            scans = [step for step in plan if step.startswith("SCAN")]
+            # Of reviews, which are few; never of all entries.
+            assert all(step.startswith("SCAN reviews USING COVERING INDEX") for step in scans), (query, plan)
+            timed = "e.at >= ?" in query or "AND at >= ?" in query
+            assert not timed or any("_time (" in step and "at>? AND at<?" in step for step in plan), (query, plan)
+    db.close()
+
+
 def test_entries_by_what_they_are_and_page_by_page(path: Path) -> None:
     journal = Journal(path)
     for number in range(1, 21):
@@ -117,13 +151,20 @@ def test_entries_by_what_they_are_and_page_by_page(path: Path) -> None:
     assert [e.id for e in every] == list(range(20, 0, -1))
     assert [e.id for e in journal.entries(inspector="cap", verdicts=("stop",))] == [20, 14, 8, 2]
     assert [e.id for e in journal.entries(since=1005, until=1008)] == [7, 6, 5]
+    assert [e.id for e in journal.entries(since=1018)] == [20, 19, 18]
+    assert [e.id for e in journal.entries(until=1004, limit=2)] == [3, 2]
+    assert [e.id for e in journal.entries(inspector="cap", until=1005)] == [4, 2]
     assert [e.id for e in journal.entries(reviewed=True)] == [4]
+    assert journal.entries(reviewed=True, inspector="seal") == []
+    assert [e.id for e in journal.entries(reviewed=False, inspector="cap", before=7)] == [6, 2]
     assert len(journal.entries(reviewed=False, limit=100)) == 19
     pages, before = [], None
     while page := journal.entries(limit=7, before=before):
         pages += page
         before = page[-1].id
     assert pages == every
+    journal.review(4, "defective", "Bob")
+    assert [(e.id, e.review and e.review.word) for e in journal.entries(reviewed=True)] == [(4, "defective")]
     assert journal.counts("cap") == {
         word: sum(e.inspector == "cap" and e.verdict == word for e in every) for word in ("pass", "look", "stop")
     }

@@ -21,8 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
+from andon.core import DetectorError, StoreError
 from andon.inspection import Inspector, overlay_image, percent, train_inspector
+from andon.inspection.file import InspectorFile
 from andon.inspection.overlay import heat_layer
+from andon.inspection.station.served import Loaded
 from andon.inspection.station.station import Station
 from tests.inspection.parts import SIZE, part
 from tests.inspection.station.serving import TOKEN, image_bytes
@@ -395,9 +398,55 @@ def test_good_images_improve_the_inspector_and_it_goes_back(inspector_file: Path
     station.close()
 
 
+@pytest.mark.parametrize("fault", ["model", "journal"])
+def test_a_file_that_the_station_cannot_take_is_put_back(
+    inspector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    path = tmp_path / "seal.andon"
+    shutil.copy(inspector_file, path)
+    station = Station({"seal": path}, tmp_path / "s")
+
+    def broken(*_: object) -> None:
+        raise (DetectorError if fault == "model" else StoreError)(f"the {fault} is broken")
+
+    def with_fault(address: str, form: dict[str, str]) -> None:
+        """What fails leaves file and station as they were; without the fault it is done."""
+        content, served = path.read_bytes(), station.served()
+        with monkeypatch.context() as patched:
+            if fault == "model":
+                patched.setattr(Loaded, "of", broken)
+            else:
+                patched.setattr(station.journal, "event", broken)
+            answer = client.post(address, data=form)
+            assert answer.status_code == 503
+            assert f"the {fault} is broken" in answer.text
+        assert path.read_bytes() == content
+        assert station.served() is served
+        assert client.post(address, data=form).status_code == 303
+        assert path.read_bytes() != content
+        assert InspectorFile.read(path).fingerprint == station.served().fingerprint
+
+    with TestClient(create_app(station), follow_redirects=False) as client:
+        before = station.served().fingerprint
+        entry = sent(station, 300)
+        station.review(entry, "good", "Ada")
+        assert client.post("/improve/propose", data={"entry": str(entry)}).status_code == 303
+        until = time.monotonic() + 30
+        while "Proposed" not in client.get("/improve").text:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with_fault("/improve/accept", {"who": "Ada"})
+        with_fault("/improve/back", {"to": before, "who": "Ada"})
+        if fault == "journal":
+            with_fault("/thresholds", {"look": "7.5", "stop": "9.25", "confirmed": "yes", "who": "Ada"})
+    station.close()
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    path=st.sampled_from(["/", "/latest", "/history", "/thresholds", "/drift", "/improve", "/history/1", "/static/x"]),
+    path=st.sampled_from(
+        ["/", "/latest", "/history", "/thresholds", "/drift", "/improve", "/history/1", "/static/x", "/outputs"]
+    ),
     query=st.dictionaries(
         st.sampled_from(["inspector", "after", "before", "verdict", "since", "until", "reviewed", "done"]),
         st.one_of(st.text(max_size=30), st.integers().map(str), st.just("seal"), st.just("9999-12-31T23:59")),
@@ -410,15 +459,38 @@ def test_no_query_ends_in_an_error_of_the_servers(client: TestClient, path: str,
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(["/inspect", "/history/1/review", "/thresholds", "/drift/reset", "/improve/propose",
-                          "/improve/accept", "/improve/drop", "/improve/back"]),
+                          "/improve/accept", "/improve/drop", "/improve/back", "/outputs/send-again"]),
     form=st.dictionaries(
-        st.sampled_from(["word", "who", "note", "next", "look", "stop", "confirmed", "entry", "to", "file"]),
+        st.sampled_from(["word", "who", "note", "next", "look", "stop", "confirmed", "entry", "to", "file", "output"]),
         st.one_of(st.text(max_size=30), st.floats().map(str), st.integers().map(str), st.sampled_from(["good", "Ada"])),
     ),
 )  # fmt: skip
 def test_no_form_ends_in_an_error_of_the_servers(client: TestClient, path: str, form: dict[str, str]) -> None:
     sent_form = {k: v.encode("utf-8", "replace").decode() for k, v in form.items()}
     assert client.post(path, data=sent_form).status_code < 500
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_an_address_that_is_none_is_said_in_a_page_to_a_browser(client: TestClient) -> None:
+    for path in ("/nowhere", f"/{HOSTILE}", "/v1/nowhere", "/history/1/image.gif"):
+        answer = client.get(path, headers=BROWSER)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "<h1>Not here</h1>" in answer.text
+        assert "alert(1)" not in answer.text
+        assert "'self'" in answer.headers["content-security-policy"]
+        program = client.get(path)
+        assert (program.status_code, program.json()["error"]["code"]) == (404, "not_found")
+    reloaded = client.get("/improve/propose", headers=BROWSER)
+    assert (reloaded.status_code, reloaded.headers["allow"]) == (405, "POST")
+    assert "<h1>This cannot be done</h1>" in reloaded.text
+    assert client.get("/v1/entries/9", headers=BROWSER).json()["error"]["code"] == "not_found"  # a program's answer
+    for path in ("/history/one", "/history?before=one"):
+        wrong = client.get(path, headers=BROWSER)
+        assert wrong.status_code == 422
+        assert "<h1>This cannot be done</h1>" in wrong.text
 
 
 def test_with_tokens_one_logs_in(station: Station) -> None:

@@ -313,6 +313,24 @@ def test_health_figures_and_the_description(client: httpx.Client, station: Stati
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/history", "/thresholds", "/drift", "/improve", "/login", "/static/station.css", "/healthz", "/readyz"],
+)
+def test_a_head_is_a_get_without_its_body(client: httpx.Client, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert int(head.headers["content-length"]) == len(get.content) > 0
+    assert client.get(path).status_code == 200  # on the same connection: nothing of a body was left over
+
+
+def test_a_head_of_what_there_is_not(client: httpx.Client) -> None:
+    for path, status in (("/nowhere", 404), ("/history/999999", 404), ("/v1/inspect", 405)):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
 def test_two_services_in_one_process_count_apart(inspector: Inspector, tmp_path: Path) -> None:
     other = Station({"seal": inspector}, tmp_path)
     with served(other) as url:

@@ -11,6 +11,7 @@ from andon.inspection.station.journal import Entry, Review
 from andon.inspection.station.station import Inspected, Served
 
 __all__ = [
+    "AsideAnswer",
     "BatchAnswer",
     "BatchItem",
     "EntriesAnswer",
@@ -21,9 +22,13 @@ __all__ = [
     "InspectionAnswer",
     "InspectorAnswer",
     "InspectorsAnswer",
+    "OutputAnswer",
+    "OutputsAnswer",
     "ReadyAnswer",
     "ReviewAnswer",
     "ReviewRequest",
+    "SendAgainRequest",
+    "SentAgainAnswer",
     "VerdictWord",
     "review_answer",
 ]
@@ -201,6 +206,52 @@ class ReviewRequest(BaseModel):
     word: Literal["good", "defective"]
     who: Annotated[str, Field(min_length=1, max_length=200)]
     note: Annotated[str, Field(max_length=2000)] = ""
+
+
+class AsideAnswer(_Answer):
+    """A message that its receiver refused."""
+
+    message_id: str
+    type: str = Field(description="Of the message: verdict, review or drift.")
+    entry: int | None = Field(description="Of the journal, where the message is of one.")
+    at: datetime
+    tries: int
+    reason: str = Field(description="The receiver's last answer.")
+
+
+class OutputAnswer(_Answer):
+    """How an output fares."""
+
+    name: str
+    waiting: int = Field(description="Messages that are still to be sent.")
+    aside: int = Field(description="Messages that the receiver refused; they can be sent again.")
+    sent: int = Field(description="Messages that arrived, since the queue was made.")
+    dropped: int = Field(description="Messages that were given up, for their number or age.")
+    failures: int = Field(description="In a row, since the last message that arrived.")
+    last_error: str = Field(description="What was wrong last; empty where nothing is.")
+    last_sent: datetime | None = Field(description="When a message arrived last; null where none has since the start.")
+    set_aside: tuple[AsideAnswer, ...] = Field(description="The oldest of them first.")
+
+
+class OutputsAnswer(_Answer):
+    """The station's outputs."""
+
+    outputs: tuple[OutputAnswer, ...]
+
+
+class SendAgainRequest(BaseModel):
+    """Who has messages sent again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class SentAgainAnswer(_Answer):
+    """Messages that wait to be sent again."""
+
+    output: str
+    queued: int
 
 
 class HealthAnswer(_Answer):

@@ -141,7 +141,7 @@ class Door:
         if self._known(headers):
             scope.setdefault("state", {})["by_cookie"] = not by_token  # the page offers to log out
             return None
-        if not by_token and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+        if not by_token and scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)
         raise RefusedError(401, "a token is needed: Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
 

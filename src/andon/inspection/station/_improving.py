@@ -15,7 +15,7 @@ from andon.core import AndonError, ConfigError
 from andon.inspection.station.journal import Entry, Word
 from andon.inspection.station.station import Served, Station
 from andon.inspection.updating import Proposal, propose_update
-from andon.inspection.versions import Version, accept_update, earlier_versions, roll_back
+from andon.inspection.versions import Version, accept_update, earlier_versions, roll_back, undone_on_failure
 
 __all__ = ["MOST_IMAGES", "Improvements", "Work"]
 
@@ -110,15 +110,18 @@ class Improvements:
 
         Raises:
             ConfigError: nothing is proposed, or the inspector is of no file.
-            DetectorError: the file changed since.
+            AndonError: the file changed since, or the station cannot take the new one: file and station stay as they
+                were.
         """
-        work = self.work(served)
-        if work is None or work.proposal is None:
-            raise ConfigError("nothing is proposed for this inspector; propose an update again")
-        path = _path(served)
-        accept_update(path, work.proposal)
-        self._station.replace(served.name, path, who)
-        self.drop(served)
+        with self._station.changing:
+            work = self.work(served)
+            if work is None or work.proposal is None:
+                raise ConfigError("nothing is proposed for this inspector; propose an update again")
+            path = _path(served)
+            with undone_on_failure(path):
+                accept_update(path, work.proposal)
+                self._station.replace(served.name, path, who)
+            self.drop(served)
 
     def versions(self, served: Served) -> tuple[Version, ...]:
         """Earlier versions of the file that are kept, the latest first, without the one in place."""
@@ -130,11 +133,12 @@ class Improvements:
         """An earlier version takes the file's and the station's place.
 
         Raises:
-            DetectorError: no such version is kept.
+            AndonError: no such version is kept, or the station cannot take it: file and station stay as they were.
         """
         path = _path(served)
-        roll_back(path, to)
-        self._station.replace(served.name, path, who)
+        with self._station.changing, undone_on_failure(path):
+            roll_back(path, to)
+            self._station.replace(served.name, path, who)
         self.drop(served)
 
     def _work_out(self, work: Work, served: Served, good: Sequence[Entry], defects: Sequence[Entry]) -> None:

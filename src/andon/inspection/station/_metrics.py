@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from andon.core import StoreError
 from andon.inspection.station.station import Inspected, Station
 
 __all__ = ["Metrics"]
@@ -73,7 +74,24 @@ class Metrics:
             alarm.add_metric([name], float(state.alarmed))
             stop.add_metric([name], served.inspector.thresholds.stop)
         yield from (evidence, bound, alarm, stop)
+        yield from self._outputs()
+
+    def _outputs(self) -> Iterator[Metric]:
+        """Of each output; of a queue that cannot be read nothing but that all of them fail."""
         pending = GaugeMetricFamily("andon_outbox_pending", "Messages that wait to be sent.", labels=["output"])
-        for output, count in (self.station.outbox.pending() if self.station.outbox is not None else {}).items():
-            pending.add_metric([output], count)
-        yield pending
+        aside = GaugeMetricFamily("andon_outbox_aside", "Messages that the receiver refused.", labels=["output"])
+        failing = GaugeMetricFamily("andon_outbox_failing", "1 where the last try to send failed.", labels=["output"])
+        sent = CounterMetricFamily("andon_outbox_sent", "Messages that arrived.", labels=["output"])
+        dropped = CounterMetricFamily("andon_outbox_dropped", "Messages that were given up.", labels=["output"])
+        box = self.station.outbox
+        try:
+            for status in () if box is None else box.status():
+                pending.add_metric([status.name], status.waiting)
+                aside.add_metric([status.name], status.aside)
+                failing.add_metric([status.name], float(status.failures > 0))
+                sent.add_metric([status.name], status.sent)
+                dropped.add_metric([status.name], status.dropped)
+        except StoreError:
+            for name in () if box is None else box.pending():
+                failing.add_metric([name], 1.0)
+        yield from (pending, aside, failing, sent, dropped)

@@ -10,15 +10,17 @@ from typing import Any
 
 import jinja2
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
-from andon.core import AndonError
+from andon.core import AndonError, DataError
 from andon.inspection.station import _views as views
-from andon.inspection.station._errors import error_response, told
+from andon.inspection.station._errors import RefusedError, error_response, fault, told
 from andon.inspection.station.errors import UnknownError
 
-__all__ = ["PageRoute", "render_page", "root_of", "static_file", "to"]
+__all__ = ["PageRoute", "fault_in_a_page", "render_page", "root_of", "static_file", "to"]
 
 _STATIC = {
     "station.css": "text/css",
@@ -58,18 +60,38 @@ class PageRoute(APIRoute):
                 return await handle(request)
             except AndonError as error:
                 return _failed(request, error)
+            except RequestValidationError as error:
+                return _failed(request, RefusedError(422, fault(error.errors())))
 
         return handled
 
 
-_TITLES = {404: "Not here", 422: "This image cannot be inspected", 503: "Not now"}
+_NOT_DONE = "This cannot be done"
+_TITLES = {404: "Not here", 503: "Not now"}
+_SAID = {
+    404: "The station has no page at this address.",
+    405: "This address takes what a page sends, and shows nothing.",
+}
 
 
-def _failed(request: Request, error: AndonError) -> Response:
+def fault_in_a_page(request: Request, error: Exception) -> Response | None:
+    """The page for a browser at an address that is none of the station's; None for what is told otherwise."""
+    if not isinstance(error, HTTPException) or isinstance(error, RefusedError) or error.status_code not in _SAID:
+        return None
+    if "text/html" not in request.headers.get("accept", ""):
+        return None
+    status, text = error.status_code, _SAID[error.status_code]
+    answer = render_page("error.html.j2", request, status, title=_TITLES.get(status, _NOT_DONE), text=text)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _failed(request: Request, error: AndonError | RefusedError) -> Response:
     status, _, text = told(error)
     if "x-part" in request.headers or request.url.path.endswith((".png", ".jpg", "/latest")):
         return error_response(error)
-    return render_page("error.html.j2", request, status, title=_TITLES.get(status, "This cannot be done"), text=text)
+    title = "This image cannot be inspected" if isinstance(error, DataError) else _TITLES.get(status, _NOT_DONE)
+    return render_page("error.html.j2", request, status, title=title, text=text)
 
 
 def static_file(name: str) -> Response:

@@ -28,6 +28,8 @@ SCHEMA = (
     " seconds REAL NOT NULL, regions TEXT NOT NULL)",
     "CREATE INDEX entries_by_inspector ON entries (inspector, id)",
     "CREATE INDEX entries_by_verdict ON entries (verdict, id)",
+    "CREATE INDEX entries_by_time ON entries (at, verdict)",
+    "CREATE INDEX entries_by_inspector_and_time ON entries (inspector, at, verdict)",
     "CREATE TABLE reviews (id INTEGER PRIMARY KEY AUTOINCREMENT, entry INTEGER NOT NULL REFERENCES entries (id),"
     " at REAL NOT NULL, word TEXT NOT NULL, who TEXT NOT NULL, note TEXT NOT NULL)",
     "CREATE INDEX reviews_by_entry ON reviews (entry, id)",

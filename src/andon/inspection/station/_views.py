@@ -17,9 +17,9 @@ from markupsafe import Markup
 from andon.core import ConfigError
 from andon.inspection.calibration import ConformalCalibration, Thresholds, percent
 from andon.inspection.inspector import Box, promise
-from andon.inspection.station._charts import calibration_axis, calibration_chart
+from andon.inspection.station._charts import calibration_axis, calibration_chart, evidence_chart, scores_chart
 from andon.inspection.station.journal import Entry, Journal, Review
-from andon.inspection.station.monitor import DriftMonitor
+from andon.inspection.station.monitor import DriftMonitor, DriftState
 from andon.inspection.station.station import Served
 from andon.inspection.updating import Proposal
 
@@ -31,6 +31,7 @@ __all__ = [
     "Shown",
     "Trace",
     "confirmation",
+    "drift_charts",
     "listed",
     "moment",
     "proposal_view",
@@ -43,6 +44,7 @@ KINDS = {"pass": "pass", "look": "look", "stop": "stop", "part not found": "lost
 """Class of the style sheet and icon of each verdict."""
 _RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 _MOST_REPLAYED = 20_000
+_CHARTED = 1000
 
 
 class Place(NamedTuple):
@@ -371,9 +373,28 @@ class Trace:
             points = journal.scores(name, model, limit)
             if self._last and len(points) == limit and points[0].id > self._last:
                 points = journal.scores(name, model, _MOST_REPLAYED)
-            for point in points:
-                if point.id > self._last and point.at > since:
-                    state = self._monitor.update(point.score)
-                    self.scores.append(point.score)
-                    self.logs.append(math.log(state.evidence))
+            new = [point.score for point in points if point.id > self._last and point.at > since]
+            self.scores += new
+            self.logs += map(math.log, self._monitor.trace(new))
             self._last = max((point.id for point in points), default=self._last)
+
+
+def drift_charts(served: Served, trace: Trace, state: DriftState) -> dict[str, Any]:
+    """The drift page: the last scores, and the evidence."""
+    if not trace.scores:
+        return {}
+    calibration, left_out = served.inspector.calibration, max(0, len(trace.scores) - _CHARTED)
+    scores, logs = np.asarray(trace.scores[left_out:]), np.asarray(trace.logs[left_out:])
+    # A long run's monitor has seen more parts than are played again.
+    first = 1 + left_out + max(0, state.n - len(trace.scores))
+    low, high = (float(v) for v in np.quantile(calibration.scores, (0.05, 0.95)))
+    only = f"The last {len(scores):,} of {state.n:,} parts. " if first > 1 else ""
+    return {
+        "band": "where 90 % of the good parts of the calibration scored",
+        "scores_chart": scores_chart(first, scores, served.inspector.thresholds, (low, high), calibration),
+        "evidence_chart": evidence_chart(first, logs, state.bound, state.since),
+        "scores_told": f"{only}Squares stop, diamonds are to be looked at, with the thresholds of now; "
+        "what scores above the axis is drawn at its end.",
+        "evidence_told": "A fortune of 1 that is bet on drift: without drift it ever reaches the line with a "
+        f"probability of at most {percent(served.monitor.false_alarms)}, however long the station runs.",
+    }

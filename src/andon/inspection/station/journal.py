@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -46,6 +47,8 @@ _AT_ONCE = 100
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_SECONDS = 10.0
 _LOG_BYTES = 2**26
+_REVIEWED = "e.id IN (SELECT entry FROM reviews)"
+_NOT_REVIEWED = "NOT EXISTS (SELECT 1 FROM reviews WHERE entry = e.id)"
 
 
 class Journal:
@@ -181,18 +184,22 @@ class Journal:
         wanted: list[tuple[str, tuple[Any, ...]]] = []
         if inspector is not None:
             wanted.append(("e.inspector = ?", (inspector,)))
-        if verdicts:
-            wanted.append((f"e.verdict IN ({', '.join('?' * len(verdicts))})", tuple(verdicts)))
-        wanted += [
-            (condition, (value,))
-            for condition, value in (("e.at >= ?", since), ("e.at < ?", until), ("e.id < ?", before))
-            if value is not None
-        ]
+        timed = since is not None or until is not None
+        if verdicts:  # with +, no index of verdicts is used where there is one of times
+            wanted.append((f"{'+' * timed}e.verdict IN ({', '.join('?' * len(verdicts))})", tuple(verdicts)))
+        if timed:  # both ends: for one alone SQLite would rather go through all entries than use an index
+            ends = (-math.inf if since is None else since, math.inf if until is None else until)
+            wanted.append(("e.at >= ? AND e.at < ?", ends))
+        if before is not None:
+            wanted.append(("e.id < ?", (before,)))
         if reviewed is not None:
-            wanted.append(("r.id IS NOT NULL" if reviewed else "r.id IS NULL", ()))
+            wanted.append((_REVIEWED if reviewed else _NOT_REVIEWED, ()))
         where = f" WHERE {' AND '.join(condition for condition, _ in wanted)}" if wanted else ""
         values = tuple(value for _, given in wanted for value in given)
-        return [_entry(row) for row in self._read(f"{ENTRIES}{where} ORDER BY e.id DESC LIMIT ?", (*values, limit))]
+        # Ids first, by indexes alone: rows are read of those only that are given.
+        chosen = f"SELECT e.id FROM entries e{where} ORDER BY e.id DESC LIMIT ?"
+        rows = self._read(f"{ENTRIES} WHERE e.id IN ({chosen}) ORDER BY e.id DESC", (*values, limit))
+        return [_entry(row) for row in rows]
 
     def image(self, entry_id: int) -> bytes | None:
         """The bytes of an entry's image, as they were sent; None where they are not kept."""
@@ -213,16 +220,17 @@ class Journal:
         """Reviewed entries, the oldest first, as rows of a table; the last review of each."""
         after = 0
         while True:
-            rows = self._read(
-                f"{ENTRIES} WHERE r.id IS NOT NULL AND e.id > ? AND (? IS NULL OR e.inspector = ?)"
-                " ORDER BY e.id LIMIT 500",
-                (after, inspector, inspector),
-            )
-            for entry in map(_entry, rows):
-                after = entry.id
-                yield _label(entry)
-            if not rows:
+            reviewed = "SELECT DISTINCT entry FROM reviews WHERE entry > ? ORDER BY entry LIMIT 500"
+            ids = [int(row[0]) for row in self._read(reviewed, (after,))]
+            if not ids:
                 return
+            rows = self._read(
+                f"{ENTRIES} WHERE e.id IN (SELECT entry FROM reviews WHERE entry > ? AND entry <= ?)"
+                " AND (? IS NULL OR e.inspector = ?) ORDER BY e.id",
+                (after, ids[-1], inspector, inspector),
+            )
+            yield from map(_label, map(_entry, rows))
+            after = ids[-1]
 
     def events(self, inspector: str | None = None, limit: int = 50) -> list[Event]:
         """What was done to inspectors, the newest first."""
@@ -237,8 +245,8 @@ class Journal:
         """How many entries have each verdict."""
         rows = self._read(
             "SELECT verdict, count(*) FROM entries WHERE inspector = ? AND (? IS NULL OR model = ?)"
-            " AND (? IS NULL OR at >= ?) GROUP BY verdict",
-            (inspector, model, model, since, since),
+            " AND at >= ? AND at < ? GROUP BY verdict",
+            (inspector, model, model, -math.inf if since is None else since, math.inf),
         )
         return {str(verdict): int(count) for verdict, count in rows}
 

@@ -230,6 +230,15 @@ class DriftMonitor:
                 self._take(score)
             return self.state
 
+    def trace(self, scores: Iterable[float]) -> list[float]:
+        """Takes scores in order; the evidence after each."""
+        with self._lock:
+            found = []
+            for score in scores:
+                self._take(score)
+                found.append(self._evidence)
+            return found
+
     def _take(self, score: float) -> None:
         if not math.isfinite(score):
             raise ValueError(f"a score must be a finite number, not {score}")

@@ -225,14 +225,14 @@ class Outbox:
         with self._lock, self._errors():
             return tuple(self._status(name) for name in self._news)
 
-    def aside(self, name: str) -> list[Aside]:
-        """Messages of an output that were set aside, the oldest first."""
+    def aside(self, name: str, limit: int = -1) -> list[Aside]:
+        """Messages of an output that were set aside, the oldest first: all, or the first ``limit``."""
         query = (
             "SELECT m.id, m.body, m.at, a.tries, a.reason FROM aside a JOIN messages m ON m.id = a.message "
-            "WHERE a.output = ? ORDER BY m.id"
+            "WHERE a.output = ? ORDER BY m.id LIMIT ?"
         )
         with self._lock, self._errors():
-            rows = self._database.execute(query, (name,)).fetchall()
+            rows = self._database.execute(query, (name, limit)).fetchall()
         return [Aside(Message(f"{self._box}-{row}", bytes(body)), at, tries, why) for row, body, at, tries, why in rows]
 
     def send_again(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The station's web page: inspect, thresholds, history, drift, improve. The server renders; scripts only help.
+"""The station's web page: inspect, thresholds, history, drift, improve, outputs. The server renders; scripts only help.
 
 Everything essential works without a script, and from the keyboard. All texts are escaped by the templates; images are
 decoded and encoded anew before a browser gets them; no script or style stands in a page itself, so that the security
@@ -12,20 +12,18 @@ from datetime import datetime
 from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from andon.core import ConfigError, DataError
-from andon.inspection.calibration import Thresholds, percent
+from andon.inspection.calibration import Thresholds
 from andon.inspection.station import _views as views
 from andon.inspection.station._auth import COOKIE
-from andon.inspection.station._charts import evidence_chart, scores_chart
+from andon.inspection.station._delivering import outputs_view
 from andon.inspection.station._improving import Improvements
 from andon.inspection.station._pictures import Pictures
 from andon.inspection.station._rendering import PageRoute, render_page, root_of, static_file, to
 from andon.inspection.station.errors import UnknownError
 from andon.inspection.station.journal import Entry, Word
-from andon.inspection.station.monitor import DriftState
 from andon.inspection.station.station import Served, Station
 
 __all__ = ["page_router", "render_page"]
@@ -36,6 +34,7 @@ _LINKS = (
     ("/thresholds", "Thresholds"),
     ("/drift", "Drift"),
     ("/improve", "Improve"),
+    ("/outputs", "Outputs"),
 )
 _DONE = {
     "review": "Your verdict is written down.",
@@ -43,13 +42,13 @@ _DONE = {
     "thresholds": "The thresholds are moved; they hold from the next image on.",
     "drift": "The drift alarm begins anew with the next part.",
     "accepted": "The update is accepted: the new version inspects from the next image on.",
+    "again": "What was set aside is queued again; what is refused again comes back here.",
     "back": "The earlier version is back; it inspects from the next image on.",
 }
 _WORDS: tuple[Word, ...] = get_args(Word)
 _Id = Annotated[int, Query(ge=0, le=2**53)]
 _LATEST = 12
 _PAGE = 50
-_CHARTED = 1000
 _TO_REVIEW = ("stop", "look", "part not found")
 
 
@@ -73,10 +72,11 @@ def page_router(station: Station) -> APIRouter:
         ("/thresholds", page.thresholds),
         ("/drift", page.drift),
         ("/improve", page.improve),
+        ("/outputs", page.outputs),
         ("/static/{name}", static_file),
     )
     for path, handler in shown:
-        router.add_api_route(path, handler, methods=["GET"], response_model=None)
+        router.add_api_route(path, handler, methods=["GET", "HEAD"], response_model=None)
     done: tuple[tuple[str, Callable[..., Response]], ...] = (
         ("/inspect", page.upload),
         ("/history/{entry_id}/review", page.review),
@@ -86,6 +86,7 @@ def page_router(station: Station) -> APIRouter:
         ("/improve/accept", page.accept),
         ("/improve/drop", page.drop),
         ("/improve/back", page.back),
+        ("/outputs/send-again", page.send_again),
     )
     for path, handler in done:
         router.add_api_route(path, handler, methods=["POST"], response_model=None)
@@ -295,7 +296,7 @@ class _Page:
             alarmed=state.alarmed,
             state=state.sentence,
             n=len(trace.scores),
-            **_drift_charts(served, trace, state),
+            **views.drift_charts(served, trace, state),
         )
 
     def reset(self, request: Request, inspector: str = "", who: Annotated[str, Form()] = "") -> Response:
@@ -357,6 +358,24 @@ class _Page:
         self.improvements.back(served, to, _said_who(who))
         return _improved(request, served, "back")
 
+    # Outputs
+
+    def outputs(self, request: Request, inspector: str = "") -> Response:
+        view = outputs_view(self.station)
+        return self._render("outputs.html.j2", request, self._named(inspector), "/outputs", **view)
+
+    def send_again(
+        self,
+        request: Request,
+        inspector: str = "",
+        output: Annotated[str, Form()] = "",
+        who: Annotated[str, Form()] = "",
+    ) -> Response:
+        """Queues what was set aside for an output once more."""
+        served = self._named(inspector)
+        self.station.send_again(output, _said_who(who))
+        return to(request, f"/outputs?{urlencode({'inspector': served.name, 'done': 'again'})}")
+
     # What they share
 
     def _named(self, name: str) -> Served:
@@ -397,7 +416,11 @@ class _Page:
             inspector=served.name,
             model=served.fingerprint,
             place=path,
-            links=[{"path": to, "text": text, "here": to == path} for to, text in _LINKS],
+            links=[
+                {"path": to, "text": text, "here": to == path}
+                for to, text in _LINKS
+                if to != "/outputs" or self.station.outbox is not None
+            ],
             message=None if done is None else {"kind": "good", "text": done},
             leave=COOKIE in request.cookies,
             **values,
@@ -429,26 +452,6 @@ def _said_who(who: str) -> str:
     if not who.strip():
         raise ConfigError("say who it is")
     return who.strip()[:100]
-
-
-def _drift_charts(served: Served, trace: views.Trace, state: DriftState) -> dict[str, Any]:
-    if not trace.scores:
-        return {}
-    calibration, left_out = served.inspector.calibration, max(0, len(trace.scores) - _CHARTED)
-    scores, logs = np.asarray(trace.scores[left_out:]), np.asarray(trace.logs[left_out:])
-    # A long run's monitor has seen more parts than are played again.
-    first = 1 + left_out + max(0, state.n - len(trace.scores))
-    low, high = (float(v) for v in np.quantile(calibration.scores, (0.05, 0.95)))
-    only = f"The last {len(scores):,} of {state.n:,} parts. " if first > 1 else ""
-    return {
-        "band": "where 90 % of the good parts of the calibration scored",
-        "scores_chart": scores_chart(first, scores, served.inspector.thresholds, (low, high), calibration),
-        "evidence_chart": evidence_chart(first, logs, state.bound, state.since),
-        "scores_told": f"{only}Squares stop, diamonds are to be looked at, with the thresholds of now; "
-        "what scores above the axis is drawn at its end.",
-        "evidence_told": "A fortune of 1 that is bet on drift: without drift it ever reaches the line with a "
-        f"probability of at most {percent(served.monitor.false_alarms)}, however long the station runs.",
-    }
 
 
 def _picture(data: bytes, kind: str) -> Response:

@@ -91,7 +91,7 @@ class ScorePoint(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What was done to an inspector: thresholds moved, a model replaced."""
+    """What was done: thresholds moved, a model replaced, messages sent again (of no inspector: "")."""
 
     id: int
     at: float

@@ -45,9 +45,11 @@ from andon.inspection.station._api import (
     review_answer,
 )
 from andon.inspection.station._auth import COOKIE, SESSION_SECONDS, Tokens
+from andon.inspection.station._delivering import outputs_router
 from andon.inspection.station._errors import RefusedError, error_response, fault, public, told
 from andon.inspection.station._guard import Door, Intake, Outside, TokenBucket
 from andon.inspection.station._metrics import Metrics
+from andon.inspection.station._rendering import fault_in_a_page
 from andon.inspection.station.errors import BusyError
 from andon.inspection.station.journal import LABEL_COLUMNS
 from andon.inspection.station.pages import page_router, render_page
@@ -139,14 +141,15 @@ def create_app(station: Station, *, tokens: Tokens | None = None, hosts: Collect
     app.add_exception_handler(RequestValidationError, _tell_fault)
     app.include_router(_inspecting(station))
     app.include_router(_journal(station))
+    app.include_router(outputs_router(station))
     app.include_router(_state(station, metrics))
     app.include_router(_session(tokens))
     app.include_router(page_router(station), include_in_schema=False)
     return app
 
 
-async def _tell(_: Request, error: Exception) -> Response:
-    return error_response(error)
+async def _tell(request: Request, error: Exception) -> Response:
+    return fault_in_a_page(request, error) or error_response(error)
 
 
 async def _tell_fault(_: Request, error: Exception) -> Response:
@@ -408,11 +411,13 @@ def _inert(value: Any) -> Any:
 def _state(station: Station, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["state"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", response_model=HealthAnswer)
     async def healthz() -> HealthAnswer:
         """The process is alive."""
         return HealthAnswer()
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", response_model=ReadyAnswer)
     def readyz() -> ReadyAnswer:
         """Images are taken: models loaded, the journal writable, room in the queue."""
@@ -432,7 +437,7 @@ def _state(station: Station, metrics: Metrics) -> APIRouter:
 def _session(tokens: Tokens) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
-    @router.get("/login")
+    @router.api_route("/login", methods=["GET", "HEAD"])
     def ask(request: Request, next: str = "/", failed: str = "") -> Response:
         """The page that asks for a token."""
         place = next if _own_place(next) else "/"

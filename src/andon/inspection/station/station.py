@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from andon.inspection.station.outbox import Outbox, Output
 from andon.inspection.station.outputs import drift_message, verdict_message
 from andon.inspection.station.records import Entry, Review, Word
 from andon.inspection.station.served import Loaded, Served
+from andon.inspection.versions import undone_on_failure
 
 __all__ = ["Inspected", "Job", "Limits", "Served", "Station"]
 
@@ -64,6 +65,7 @@ class Station:
     Attributes:
         journal: of all verdicts.
         outbox: what waits to be sent; None without outputs.
+        changing: is held by whoever changes an inspector, or its file.
         listeners: are told of every acknowledged verdict, in the model's thread; they must be quick.
 
     Raises:
@@ -94,7 +96,7 @@ class Station:
             raise
         self.listeners: list[Callable[[Inspected], None]] = []
         # Short: counters. Verdicts are written down and told in one order. One changes inspectors at a time.
-        self._lock, self._order, self._changing = threading.Lock(), threading.Lock(), threading.RLock()
+        self._lock, self._order, self.changing = threading.Lock(), threading.Lock(), threading.RLock()
         self._asking, self._asked = threading.Lock(), (float("-inf"), tuple[str, ...]())
         self._recent: OrderedDict[int, bytes] = OrderedDict()
         self._recent_bytes = self._admitted = 0
@@ -145,38 +147,38 @@ class Station:
         Raises:
             ConfigError: thresholds that are none, or a file that changed since it was read.
         """
-        with self._changing:
+        with self.changing:
             served = self.served(name)
             moved = served.inspector.with_thresholds(look, stop)
-            fingerprint = served.fingerprint
-            if served.path is not None:
-                file = InspectorFile.read(served.path)
-                if file.fingerprint != served.fingerprint:
-                    raise ConfigError(f"{served.path.name}: has changed since the station read it; start it again")
-                file = file.with_content(thresholds={"look": look, "stop": stop})
-                file.write(served.path)
-                fingerprint = file.fingerprint
-            before = served.inspector.thresholds
+            fingerprint, before = served.fingerprint, served.inspector.thresholds
             text = f"look {before.look:.6g} → {look:.6g}, stop {before.stop:.6g} → {stop:.6g}"
-            self.journal.event(name, "thresholds", who, text)
+            with nullcontext() if served.path is None else undone_on_failure(served.path):
+                if served.path is not None:
+                    file = InspectorFile.read(served.path)
+                    if file.fingerprint != served.fingerprint:
+                        raise ConfigError(f"{served.path.name}: has changed since the station read it; start it again")
+                    file = file.with_content(thresholds={"look": look, "stop": stop})
+                    file.write(served.path)
+                    fingerprint = file.fingerprint
+                self.journal.event(name, "thresholds", who, text)
             self._served[name] = replace(served, inspector=moved, fingerprint=fingerprint)
 
     def replace(self, name: str, source: str | Path | Inspector, who: str = "") -> None:
         """Another inspector takes a name's place; verdicts in progress are the earlier one's.
 
         Raises:
-            AndonError: a file that cannot be read; the earlier one stays.
+            AndonError: a file that cannot be read, or a journal that cannot be written; the earlier one stays.
         """
         self.served(name)
         found = Loaded.of(source)
-        with self._changing:
-            before = self._served[name]
+        with self.changing:
+            before, after = self._served[name], self._serve(name, found)
             self.journal.event(name, "model", who, f"{before.model} → {found.model}")
-            self._served[name] = self._serve(name, found)
+            self._served[name] = after
 
     def reset_drift(self, name: str, who: str = "") -> None:
         """Somebody saw to the drift: the monitor begins anew."""
-        with self._changing, self._order:
+        with self.changing, self._order:
             served = self.served(name)
             self.journal.event(name, "drift", who, "the monitor begins anew")
             served.monitor.reset()
@@ -264,6 +266,21 @@ class Station:
             self.outbox.put(review_message(review))
         return review
 
+    def send_again(self, output: str, who: str = "") -> int:
+        """Queues what was set aside for an output once more, and writes down who asked for it; how many they are.
+
+        Raises:
+            UnknownError: no output has the name.
+            ConfigError: nothing of it is set aside.
+        """
+        found = {} if self.outbox is None else {status.name: status.aside for status in self.outbox.status()}
+        if self.outbox is None or output not in found:
+            raise UnknownError(f"no output has this name; there are {', '.join(found) or 'none'}")
+        if not found[output]:
+            raise ConfigError(f"{output}: nothing is set aside")
+        self.journal.event("", "output", plain(who), f"{output}: what was set aside is sent again")
+        return self.outbox.send_again(output)
+
     # Its state
 
     @property
@@ -341,9 +358,8 @@ class Station:
         monitor = DriftMonitor(found.inspector.calibration.scores)
         resets = [event.at for event in self.journal.events(name, limit=1000) if event.kind == "drift"]
         since = max(resets, default=0.0)
-        for point in self.journal.scores(name, found.model, _MOST_RESTORED):
-            if point.at > since:
-                monitor.update(point.score)
+        points = self.journal.scores(name, found.model, _MOST_RESTORED)
+        monitor.update_all(point.score for point in points if point.at > since)
         return Served(name, found.inspector, found.model, found.fingerprint, found.path, monitor)
 
     def _work(self) -> None:
