@@ -263,3 +263,12 @@ def test_what_cannot_be_is_refused() -> None:
         DriftMonitor([])
     with pytest.raises(ValueError, match="finite"):
         DriftMonitor([1.0]).update(float("nan"))
+
+
+def test_a_trace_is_the_evidence_after_each_part() -> None:
+    scores = np.random.default_rng(3).normal(0.5, size=40)
+    one, other = (DriftMonitor(np.linspace(-2, 2, 60)) for _ in range(2))
+    evidences = [one.update(score).evidence for score in scores]
+    assert other.trace(scores[:25]) + other.trace(scores[25:]) == evidences
+    assert other.state == one.state
+    assert other.trace([]) == []

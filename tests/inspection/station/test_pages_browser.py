@@ -19,8 +19,10 @@ pytest.importorskip("fastapi")
 
 from andon.inspection import Inspector, percent
 from andon.inspection.station.journal import Retention
+from andon.inspection.station.outbox import Outbox
 from andon.inspection.station.station import Station
 from tests.inspection.station.serving import image_bytes, served
+from tests.inspection.station.test_delivering import QUICK, Refusing, wait_for
 from tests.report.chromium import Page, executable
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(executable() is None, reason="no Chromium here")]
@@ -33,6 +35,7 @@ ADDRESSES = (
     "/thresholds",
     "/drift",
     "/improve",
+    "/outputs",
     "/login",
     "/history/1",
     "/history/99999",
@@ -54,6 +57,15 @@ def station(inspector_file: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     for seed in range(100, 130):
         made.inspect(image_bytes(seed, defect=seed % 7 == 0), name=HOSTILE if seed == 105 else f"line-{seed}.png")
     made.review(6, "good", "Ada", "glare")
+    receivers = [
+        Refusing(f"webhook http://mes.plant/{'andon/' * 12}", HOSTILE + " no" * 100),
+        Refusing("mqtt broker/line"),
+    ]
+    made.outbox = box = Outbox(folder / "outbox.sqlite", receivers, QUICK)
+    for seed in (200, 201):
+        made.inspect(image_bytes(seed, defect=True), name=f"line-{seed}.png")
+    wait_for(lambda: all(len(box.aside(receiver.name)) == 2 for receiver in receivers))
+    receivers[1].takes = True
     yield made
     made.close()
 
@@ -148,10 +160,10 @@ def test_a_rate_sets_the_threshold_that_promises_it(page: Page, address: str, in
 def test_thresholds_are_moved_with_the_keyboard_alone(page: Page, address: str, station: Station) -> None:
     before = station.inspector().thresholds
     page.visit(address + "/thresholds")
-    order = [tab(page) for _ in range(8)]
+    order = [tab(page) for _ in range(9)]
     assert order[0] == "Skip to the content"
-    assert order[1:6] == ["Inspect", "History", "Thresholds", "Drift", "Improve"]
-    assert order[6:] == ["theme", "slide-stop"]
+    assert order[1:7] == ["Inspect", "History", "Thresholds", "Drift", "Improve", "Outputs"]
+    assert order[7:] == ["theme", "slide-stop"]
     told = page.run("document.getElementById('slide-stop').getAttribute('aria-valuetext')")
     for _ in range(5):
         page.key("ArrowRight", 39)
@@ -190,6 +202,27 @@ def test_a_review_is_given_with_the_keyboard_alone(page: Page, address: str, sta
     assert review.word == "defective"
     page.visit(address + "/history/14")
     assert page.run("document.getElementById('who').value") == "Grace <b>"  # remembered
+
+
+def test_what_was_set_aside_is_sent_again_with_the_keyboard_alone(page: Page, address: str, station: Station) -> None:
+    assert station.outbox is not None
+    page.visit(address + "/outputs")
+    assert page.run("document.querySelectorAll('main h2').length") == 2
+    tab_to(page, "who-2")
+    page.run("document.activeElement.value = ''")
+    page.call("Input.insertText", text="Grace <b>")
+    assert tab(page) == "Send again"
+    page.events.clear()
+    page.key("Enter", 13, "\r")
+    wait(page, "document.readyState === 'complete' && !!document.querySelector('.note.good')")
+    assert page.complaints() == []
+    refusing, taking = station.outbox.status()
+    assert refusing.aside >= 2
+    assert taking.aside == 0
+    wait_for(lambda: station.outbox is not None and station.outbox.pending()[taking.name] == 0)
+    assert station.outbox.status()[1].sent >= 2
+    assert [event.who for event in station.journal.events("")] == ["Grace <b>"]
+    assert "Grace <b>" in page.run("document.querySelector('main').textContent")
 
 
 def test_the_heat_map_fades_and_layers_go(page: Page, address: str) -> None:
