@@ -97,12 +97,22 @@ def test_an_interrupt_says_how_to_go_on(andon: Andon, tmp_path: Path, monkeypatc
 
 def test_ctrl_c_in_a_process_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "andon", "data", "synth", str(tmp_path / "line"), "--count", "full", "--jobs", "1"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline and running.poll() is None:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    _, shown = running.communicate(timeout=60)
+    # A suite that was started in a shell's background ignores interrupts, and what it starts would inherit that.
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline and running.poll() is None:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, shown = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 130
     assert "run the same command again" in shown
     assert "Traceback" not in shown
