@@ -33,11 +33,12 @@ from andon.data import load_dataset
 from andon.data.images import Images
 from andon.data.rendered import rendered_image
 from andon.methods import Detector, create_method
+from andon.methods._teachers import DescribedImages
 from andon.methods.efficientad import EfficientAd, EfficientAdConfig, EfficientAdDetector
 from andon.methods.efficientad.augmentation import PenaltyImages
 from andon.methods.efficientad.networks import Networks
 from andon.methods.efficientad.pdn import PDN, load_teacher
-from andon.methods.efficientad.training import DescribedImages, EfficientAdStage
+from andon.methods.efficientad.training import EfficientAdStage
 from andon.synthetic import TASKS, Counts, generate
 
 RESULTS = Path(__file__).parent / "results" / "efficientad.md"
@@ -110,7 +111,7 @@ def speed(size: str) -> list[str]:
     config, cpu = method.config, torch.device("cpu")
     images = Images([rendered_image(1, i, 256) for i in range(3)])
     teacher = load_teacher(size, "random")[0]
-    described = DescribedImages(teacher, images, config, cpu, lambda *_: None)
+    described = DescribedImages(teacher, images, config.transform, config.memory_limit, cpu, lambda *_: None)
     networks = Networks.initialised(config, 384, 0)
     run = EfficientAdStage(config, networks, described, images, PenaltyImages(config), seed=0, device=cpu)
     plain = Plain(config, described.mean, described.std)

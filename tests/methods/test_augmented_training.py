@@ -12,8 +12,8 @@ from andon.core import Sample
 from andon.data import Augmentation, Images, augmented
 from andon.data.files import WholeMaskReader
 from andon.methods import create_method
+from andon.methods._teachers import Split
 from andon.methods.efficientad.config import EfficientAdConfig
-from andon.methods.efficientad.training import Split
 
 TINY: dict[str, dict[str, Any]] = {
     "draem": {
@@ -54,8 +54,10 @@ def test_an_epoch_is_as_long_as_without_augmentation(name: str, samples: list[Sa
 
 def test_no_image_is_trained_on_and_held_out_in_two_versions(samples: list[Sample]) -> None:
     config = EfficientAdConfig(validation_share=0.34)
-    plain = Split.of(Images(samples), config, seed=1)
-    shown = Split.of(Images(augmented(samples, Augmentation(versions=5), seed=0, trained=True)), config, seed=1)
+    plain = Split.of(Images(samples), config.validation_share, seed=1)
+    shown = Split.of(
+        Images(augmented(samples, Augmentation(versions=5), seed=0, trained=True)), config.validation_share, seed=1
+    )
 
     def ids(images: Images) -> list[str]:
         return [item.id for item in images.items if isinstance(item, Sample)]

@@ -247,6 +247,23 @@ FAST: dict[str, dict[str, Any]] = {
         "autoencoder_width": 8,
         "transform": {"size": (96, 96)},
     },
+    "csflow": {
+        "backbone": "resnet18",
+        "weights": "random",
+        "layers": ("layer2",),
+        "transform": {"size": (64, 64)},
+        "budget": 0.1,
+        "hidden": 8,
+    },
+    "uninformed-students": {
+        "transform": {"size": (64, 64)},
+        "budget": 0.05,
+        "student_width": 0.06,
+    },
+    "gcad": {"transform": {"size": (64, 64)}, "budget": 0.05, "regression_width": 4, "encoder_width": 6},
+    "f-anogan": {"width": 4, "budget": 0.01},
+    "ganomaly": {"width": 4, "budget": 0.2},
+    "riad": {"width": 4, "budget": 0.1},
     "draem": {"preset": "embedded", "budget": 0.005},
     "dsr": {"preset": "embedded", "budget": 0.01},
 }

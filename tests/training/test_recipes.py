@@ -28,6 +28,7 @@ from andon.methods.dsr.codebook import DiscreteLatentModel, load_discrete_latent
 from andon.methods.dsr.pretraining import CodebookRecipe, pretrain_codebook
 from andon.methods.efficientad.pdn import PDNSize, load_teacher
 from andon.methods.efficientad.pretraining import TeacherRecipe, extractor_targets, pretrain_teacher, solve_last_layer
+from andon.methods.uninformed_students.pretraining import PatchTeacherRecipe, pretrain_patch_teacher
 from andon.training.recipe import ImageStream, PretrainReport, Recipe, checkpoint_of
 from andon.weights.state_dicts import check_state_dict
 
@@ -44,8 +45,20 @@ BACKBONE = BackboneRecipe(
     schedule="constant",
     held_out=0,
 )
+PATCH_TEACHER = PatchTeacherRecipe(
+    steps=16,
+    batch_size=4,
+    receptive_field=17,
+    extractor="andon-features",
+    layers=("cells",),
+    learning_rate=1e-3,
+    metric=0.1,
+    compact=0.001,
+    held_out=3,
+)
 RECIPES: dict[str, tuple[Recipe, Callable[..., PretrainReport]]] = {
     "teacher": (TEACHER, pretrain_teacher),
+    "patch teacher": (PATCH_TEACHER, pretrain_patch_teacher),
     "codebook": (CODEBOOK, pretrain_codebook),
     "backbone": (BACKBONE, pretrain_backbone),
     "backbone, dense": (

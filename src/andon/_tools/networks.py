@@ -11,7 +11,7 @@ from torch import nn
 
 from andon._tools.seeds import step_generator
 
-__all__ = ["blank", "default_weights", "unfilled"]
+__all__ = ["blank", "default_weights", "normal_batch_norms", "unfilled"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -61,3 +61,12 @@ def default_weights(
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         if not bias_first and layer.bias is not None:
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def normal_batch_norms(network: nn.Module, seed: int) -> None:
+    """Factors N(1, 0.02²) and offsets 0 of all batch norms, in place, from a seed and the layers' names."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02, generator=step_generator(seed, "weights", name))
+            nn.init.zeros_(layer.bias)

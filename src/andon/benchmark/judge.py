@@ -29,6 +29,7 @@ from andon.evaluation import (
     FPR_LIMITS,
     CategoryResult,
     LocalisationAccumulator,
+    auroc,
     category_result,
     check_scores,
 )
@@ -96,7 +97,10 @@ def evaluate(
             sample_ids=[s.id for s in samples],
             names=[str(s.path) for s in samples],
             calibration_scores=calibration_scores,
-            notes=() if has_maps else (f"{detector.title} gives no anomaly maps: no localisation",),
+            notes=(
+                *(() if has_maps else (f"{detector.title} gives no anomaly maps: no localisation",)),
+                *_branch_notes(detector, samples, images),
+            ),
             predict_seconds=watch.seconds,
         )
 
@@ -107,6 +111,33 @@ def _test_samples(data: Category | Sequence[Sample]) -> tuple[Sample, ...]:
         where = f"category {data.name} ({data.root})" if isinstance(data, Category) else "the evaluation"
         raise DataError(f"{where} has no test images")
     return samples
+
+
+def _branch_notes(detector: Detector, samples: Sequence[Sample], images: Images | None) -> list[str]:
+    """What each branch of a detector would reach alone, where it has some (GCAD's structural and logical one)."""
+    if not hasattr(detector, "branches"):
+        return []
+    from andon.data import Images
+    from andon.methods import branch_scores
+
+    kinds = np.array([sample.defect_type for sample in samples])
+    good = np.array([not sample.is_defective for sample in samples])
+    notes = []
+    for name, scores in branch_scores(detector, Images(samples) if images is None else images).items():
+        each = {"all defects": auroc(scores, ~good)}
+        each |= {
+            str(kind): auroc(scores[good | (kinds == kind)], ~good[good | (kinds == kind)]) for kind in _kinds(samples)
+        }
+        told = ", ".join(f"{kind} {100 * value:.1f} %" for kind, value in each.items() if value is not None)
+        if told:
+            notes.append(f"{name} branch alone: image AUROC {told}")
+    return notes
+
+
+def _kinds(samples: Sequence[Sample]) -> list[str]:
+    """Types of defects, where there are several."""
+    kinds = sorted({sample.defect_type for sample in samples if sample.is_defective})
+    return kinds if len(kinds) > 1 else []
 
 
 def _localise(localisation: LocalisationAccumulator, sample: Sample, prediction: Prediction) -> None:

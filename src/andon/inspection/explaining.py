@@ -11,7 +11,7 @@ import torch
 from andon.core import DataError
 from andon.data import ImageLike, Images, as_images
 from andon.inspection.inspector import Box, Inspector, Verdict
-from andon.methods import Recalls
+from andon.methods import Branched, Recalls
 
 __all__ = ["Explanation", "NearestPatch", "explain"]
 
@@ -118,7 +118,9 @@ def _centre(inspector: Inspector, verdict: Verdict, shape: tuple[int, ...], at: 
 
 @torch.inference_mode()
 def _branches(detector: Any, batch: torch.Tensor) -> tuple[tuple[str, float], ...]:
-    """Of a detector that has several maps (EfficientAD), the highest value of each as the score takes it."""
+    """Of a detector that has several maps (GCAD, EfficientAD), the highest value of each as the score takes it."""
+    if isinstance(detector, Branched):
+        return tuple((name, float(scores[0])) for name, (scores, _maps) in detector.branches(batch).items())
     coarse, quantiles = getattr(detector, "coarse_maps", None), getattr(detector, "quantiles", None)
     if coarse is None or quantiles is None:
         return ()

@@ -1,8 +1,8 @@
 """The method zoo: one folder a method, each with its Config, behind one contract.
 
 >>> from andon.methods import create_method, method_names
->>> method_names()
-('cflow', 'draem', 'dsr', 'efficientad', 'padim', 'patchcore', 'thumbnail-nn')
+>>> {"csflow", "patchcore", "thumbnail-nn"} <= set(method_names())
+True
 >>> create_method("padim", sigma=2.0).config.sigma
 2.0
 """
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from andon._tools.faces import lazy_face
 
 if TYPE_CHECKING:
+    from andon.methods._branches import Branched, branch_scores
     from andon.methods._file import load, load_bytes
+    from andon.methods._growing import Grows, detector_with
     from andon.methods._leaving_out import LeavesOut, Recall, Recalls, detector_without
     from andon.methods._own_files import method_files
     from andon.methods.base import (
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from andon.methods.timed_fit import TimedFit, time_fit
 
 __all__ = [
+    "Branched",
     "ContractItem",
     "ContractReport",
     "Detector",
@@ -60,6 +63,7 @@ __all__ = [
     "FitReport",
     "FitRun",
     "Fitting",
+    "Grows",
     "LearnedPart",
     "LeavesOut",
     "Method",
@@ -69,10 +73,12 @@ __all__ = [
     "Recalls",
     "TimedFit",
     "TrainedConfig",
+    "branch_scores",
     "check_method",
     "check_method_weights",
     "code_fingerprint",
     "create_method",
+    "detector_with",
     "detector_without",
     "fetch_part",
     "load",
@@ -92,7 +98,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "andon.methods._branches": "Branched branch_scores",
         "andon.methods._file": "load load_bytes",
+        "andon.methods._growing": "Grows detector_with",
         "andon.methods._leaving_out": "LeavesOut Recall Recalls detector_without",
         "andon.methods._own_files": "method_files",
         "andon.methods.base": (

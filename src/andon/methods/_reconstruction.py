@@ -1,4 +1,4 @@
-"""What DRAEM and DSR share: images in 0..1, training on anomalies beneath Perlin masks, the score of a mask."""
+"""What the methods share that give images back: images in 0..1, training, anomalies beneath Perlin masks, scores."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from andon.methods._perlin import perlin_mask
 from andon.methods.base import Fitting, TrainedConfig, budgeted
 from andon.training import SampleOrder, Schedule, Stage, step_decay, steps_of_epochs
 
-__all__ = ["ReconstructionConfig", "ReconstructionStage", "TrainingParts", "largest_average", "rotated"]
+__all__ = [
+    "AnomalySimulationConfig",
+    "AnomalySimulationStage",
+    "ReconstructionConfig",
+    "ReconstructionStage",
+    "TrainingParts",
+    "UnitImagesConfig",
+    "largest_average",
+    "rotated",
+]
 
-_SIDES = 32
-"""Sides are multiples of this: DRAEM's discriminative network halves them five times; of DSR 8 pixels are a coarse
-position, and there are two halvings inside of the subspace restriction."""
 BatchT = TypeVar("BatchT")
 
 
@@ -34,37 +40,22 @@ def _parts(value: tuple[float, ...]) -> tuple[float, ...]:
 TrainingParts = Annotated[tuple[float, ...], AfterValidator(_parts)]
 
 
-class ReconstructionConfig(TrainedConfig):
-    """Config of a method whose networks give images in 0..1 back, and learn from anomalies beneath Perlin masks.
+class UnitImagesConfig(TrainedConfig):
+    """Config of a method that is trained on images in 0..1.
 
     Attributes:
         train_batch_size: images a step.
-        learning_rate: of Adam.
-        decay_at, decay: parts of the training after which the learning rate is multiplied by ``decay``.
-        anomaly_probability: of a training image to get an anomaly.
-        perlin_exponents: the masks' Perlin noise has 2^k cells a side, k even from the first to the second of these.
-        perlin_threshold: noise above it is anomalous.
-        rotation_probability: of a training image to be rotated before the anomaly is made.
-        rotation: largest angle of a rotation, degrees.
-        focal_gamma: γ of the focal loss: 0 (cross-entropy), or at least 1.
-        score_window: side in pixels of the average whose largest value is the image score; odd; 1 for the mask's
-            largest value itself.
+        learning_rate: of the optimiser.
     """
 
     unit_reason: ClassVar[str]
     """Why images must be in 0..1, for the message."""
+    sides: ClassVar[int]
+    """Sides of images are multiples of this, at least ``least_side``."""
+    least_side: ClassVar[int]
     transform: Transform = Transform(size=(256, 256), normalisation="unit")
     train_batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
-    decay_at: TrainingParts = ()
-    decay: float = Field(0.1, gt=0, le=1)
-    anomaly_probability: float = Field(0.5, ge=0, le=1)
-    perlin_exponents: tuple[int, int] = (0, 5)
-    perlin_threshold: float = Field(0.5, ge=0, lt=1)
-    rotation_probability: float = Field(0.0, ge=0, le=1)
-    rotation: float = Field(90.0, ge=0, le=180)
-    focal_gamma: float = Field(2.0, ge=0, allow_inf_nan=False)
-    score_window: int = Field(21, ge=1)
 
     @field_validator("transform", mode="before")
     @classmethod
@@ -77,9 +68,49 @@ class ReconstructionConfig(TrainedConfig):
     def _fits(cls, value: Transform) -> Transform:
         if value.normalisation != "unit":
             raise ValueError(f"normalisation must be 'unit': {cls.unit_reason}")
-        if any(side % _SIDES or side < 2 * _SIDES for side in value.output_size):
-            raise ValueError(f"sides must be multiples of {_SIDES}, at least {2 * _SIDES}, not {value.output_size}")
+        if any(side % cls.sides or side < cls.least_side for side in value.output_size):
+            raise ValueError(
+                f"sides must be multiples of {cls.sides}, at least {cls.least_side}, not {value.output_size}"
+            )
         return value
+
+
+class ReconstructionConfig(UnitImagesConfig):
+    """Config of a method whose networks give images back.
+
+    Attributes:
+        decay_at, decay: parts of the training after which the learning rate is multiplied by ``decay``.
+        rotation_probability: of a training image to be rotated before anything is done to it.
+        rotation: largest angle of a rotation, degrees.
+    """
+
+    decay_at: TrainingParts = ()
+    decay: float = Field(0.1, gt=0, le=1)
+    rotation_probability: float = Field(0.0, ge=0, le=1)
+    rotation: float = Field(90.0, ge=0, le=180)
+
+
+class AnomalySimulationConfig(ReconstructionConfig):
+    """Config of a method that learns from anomalies beneath Perlin masks.
+
+    Attributes:
+        anomaly_probability: of a training image to get an anomaly.
+        perlin_exponents: the masks' Perlin noise has 2^k cells a side, k even from the first to the second of these.
+        perlin_threshold: noise above it is anomalous.
+        focal_gamma: γ of the focal loss: 0 (cross-entropy), or at least 1.
+        score_window: side in pixels of the average whose largest value is the image score; odd; 1 for the mask's
+            largest value itself.
+    """
+
+    # DRAEM's discriminative network halves the sides five times; of DSR 8 pixels are a coarse position, and there are
+    # two halvings inside of the subspace restriction.
+    sides: ClassVar[int] = 32
+    least_side: ClassVar[int] = 64
+    anomaly_probability: float = Field(0.5, ge=0, le=1)
+    perlin_exponents: tuple[int, int] = (0, 5)
+    perlin_threshold: float = Field(0.5, ge=0, lt=1)
+    focal_gamma: float = Field(2.0, ge=0, allow_inf_nan=False)
+    score_window: int = Field(21, ge=1)
 
     @field_validator("perlin_exponents")
     @classmethod
@@ -104,7 +135,7 @@ class ReconstructionConfig(TrainedConfig):
 
 
 class ReconstructionStage(Stage[BatchT]):
-    """One training of such a method: its images and masks, its length and its schedule.
+    """One training of such a method: its images, its length and its schedule.
 
     Args:
         networks: all that the method trains, in this stage or another.
@@ -150,6 +181,12 @@ class ReconstructionStage(Stage[BatchT]):
         if rng.random() >= self.rotation_probability:
             return image, True
         return rotated(image, rng.uniform(-self.config.rotation, self.config.rotation)), False
+
+
+class AnomalySimulationStage(ReconstructionStage[BatchT]):
+    """One that learns from anomalies beneath Perlin masks."""
+
+    config: AnomalySimulationConfig
 
     def mask(self, rng: np.random.Generator) -> FloatArray:
         """Zeros, or with ``anomaly_probability`` ones in the region of an anomaly; float32 ``[H, W]``."""

@@ -334,6 +334,7 @@ class Fitting:
             identity=self.identity,
             device=self.device,
             options=TrainingOptions(
+                clip_norm=stage.clip_norm,
                 channels_last=stage.channels_last,
                 checkpoint=None if run.checkpoints is None else run.checkpoints / f"{stage.name}.ckpt",
                 checkpoint_seconds=run.checkpoint_seconds,

@@ -378,6 +378,11 @@ def _random_states() -> dict[str, Any]:
     }
 
 
+def _environment() -> dict[str, str]:
+    """The environment's variables, but for the one that torch sets when an optimiser makes its first step."""
+    return {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+
+
 _SETTINGS: dict[str, Callable[[], Any]] = {
     "torch's threads": torch.get_num_threads,
     "torch's grad mode": torch.is_grad_enabled,
@@ -390,7 +395,7 @@ _SETTINGS: dict[str, Callable[[], Any]] = {
     "OpenCV's threads": cv2.getNumThreads,
     "numpy's handling of errors": np.geterr,
     "the working folder": os.getcwd,
-    "the environment's variables": lambda: dict(os.environ),
+    "the environment's variables": _environment,
 }
 
 
@@ -441,7 +446,7 @@ def _restored() -> Iterator[None]:
 
 
 def _restore_environment(before: Mapping[str, str]) -> None:
-    for name in set(os.environ) - set(before):
+    for name in set(_environment()) - set(before):
         del os.environ[name]
     for name, value in before.items():
         if os.environ.get(name) != value:

@@ -19,6 +19,7 @@ from andon.features import (
     ResNet,
     check_extractor_weights,
 )
+from andon.methods._patch_teachers import PatchTeacherConfig, check_patch_teacher
 from andon.methods.base import FeatureConfig, Method
 from andon.methods.dsr.codebook import PART as DSR
 from andon.methods.dsr.codebook import DiscreteLatentModel
@@ -49,7 +50,7 @@ __all__ = [
 
 _OWN = "comes with Andon"
 _PURPOSES = {
-    "efficientnet_lite0": "Patchcore, PaDiM, CFlow: the default features",
+    "efficientnet_lite0": "Patchcore, PaDiM, CFlow, CS-Flow, Uninformed Students, GCAD: the default features",
     ANDON_FEATURES: "Patchcore, PaDiM, CFlow, EfficientAD's recipe; needs no file",
     "efficientad_teacher_small": "EfficientAD-S",
     "efficientad_teacher_medium": "EfficientAD-M",
@@ -160,6 +161,11 @@ def check_method_weights(method: Method[Any]) -> None:
         case EfficientAdConfig(teacher="pdn", size=size, weights=weights):
             check_weights(f"efficientad_teacher_{size}", weights)
         case EfficientAdConfig(teacher=backbone, weights=weights):
+            check_extractor_weights(backbone, weights)
+        case PatchTeacherConfig(teacher="patch", receptive_fields=fields, weights=weights):
+            for field in fields:
+                check_patch_teacher(field, weights)
+        case PatchTeacherConfig(teacher=backbone, weights=weights):
             check_extractor_weights(backbone, weights)
         case DsrConfig(weights=weights):
             check_weights(DSR, weights)

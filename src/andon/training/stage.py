@@ -28,12 +28,14 @@ class Stage(ABC, Generic[BatchT]):
         full_steps: steps of the training at its whole length.
         steps: steps that are trained: fewer under a budget.
         channels_last: memory format of networks and images; changes results by rounding only.
+        clip_norm: largest norm of all gradients together; None does not clip.
     """
 
     name: str
     full_steps: int
     steps: int
     channels_last: bool = False
+    clip_norm: float | None = None
 
     @abstractmethod
     def modules(self) -> Mapping[str, nn.Module]:

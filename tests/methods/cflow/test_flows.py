@@ -10,13 +10,12 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from andon.methods._flows import soft_clamp, standard_normal_log_density
 from andon.methods.cflow.flows import (
     ConditionalFlow,
     CouplingBlock,
     positional_encoding,
     random_rotation,
-    soft_clamp,
-    standard_normal_log_density,
 )
 from andon.methods.cflow.grid import GridFlow
 

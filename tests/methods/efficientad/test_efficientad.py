@@ -20,12 +20,14 @@ from andon.core import AndonError, ConfigError, DetectorError, ImageArray, Train
 from andon.data.images import Images
 from andon.data.transform import Transform
 from andon.methods import FitRun, create_method, load
+from andon.methods._autoencoder import Autoencoder
+from andon.methods._teachers import DescribedImages, Split, on_grid
 from andon.methods.efficientad import EfficientAd, EfficientAdConfig, EfficientAdDetector
 from andon.methods.efficientad import method as efficientad
 from andon.methods.efficientad.augmentation import PenaltyImages, colour_jitter
-from andon.methods.efficientad.networks import Autoencoder, Networks, on_grid
-from andon.methods.efficientad.pdn import PDN, load_teacher, output_size
-from andon.methods.efficientad.training import DescribedImages, EfficientAdStage, Split, hard_feature_loss
+from andon.methods.efficientad.networks import Networks
+from andon.methods.efficientad.pdn import PDN, SAMPLING, load_teacher, output_size
+from andon.methods.efficientad.training import EfficientAdStage, hard_feature_loss
 
 SIDE = 64
 
@@ -91,12 +93,14 @@ def same_state(one: EfficientAdDetector, other: EfficientAdDetector) -> bool:
 
 
 def split(config: EfficientAdConfig, count: int = 5) -> Split:
-    return Split.of(Images(images(count)), config, 0)
+    return Split.of(Images(images(count)), config.validation_share, 0, validate_on_all=config.extra_normalisation)
 
 
 def described(config: EfficientAdConfig) -> DescribedImages:
     teacher = load_teacher(config.size, config.weights)[0]
-    return DescribedImages(teacher, split(config).train, config, torch.device("cpu"), lambda *_: None)
+    return DescribedImages(
+        teacher, split(config).train, config.transform, config.memory_limit, torch.device("cpu"), lambda *_: None
+    )
 
 
 def stage(config: EfficientAdConfig) -> EfficientAdStage:
@@ -481,7 +485,7 @@ def test_features_are_read_at_the_centres_of_the_patches() -> None:
     height, width, cell = 96, 128, 8
     y, x = np.mgrid[: height // cell, : width // cell] * cell + (cell - 1) / 2
     features = torch.from_numpy(np.stack([y, x])[None].astype(np.float32))
-    found = on_grid(features, (height, width), output_size(height, width))[0].numpy()
+    found = on_grid(features, (height, width), output_size(height, width), SAMPLING)[0].numpy()
     rows, columns = output_size(height, width)
     np.testing.assert_allclose(found[0], np.broadcast_to(16 + 4 * np.arange(rows)[:, None], (rows, columns)), rtol=1e-5)
     np.testing.assert_allclose(found[1], np.broadcast_to(16 + 4 * np.arange(columns), (rows, columns)), rtol=1e-5)

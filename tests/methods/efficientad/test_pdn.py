@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from andon._tools.seeds import step_generator
-from andon.methods.efficientad.pdn import PDN, RECEPTIVE_FIELD, PDNSize, output_centres, output_size, pdn_state_dict
+from andon.methods.efficientad.pdn import PDN, RECEPTIVE_FIELD, SAMPLING, PDNSize, output_size, pdn_state_dict
 
 FACTS = Path(__file__).parents[2] / "facts" / "checkpoints.json"
 
@@ -101,7 +101,7 @@ def test_output_size_is_what_comes_out(size: PDNSize, sides: tuple[int, int]) ->
 
 
 def test_centres_of_patches() -> None:
-    assert output_centres(3).tolist() == [16, 20, 24]  # of 33 pixels, 4 apart
+    assert SAMPLING.places(3).tolist() == [16, 20, 24]  # of 33 pixels, 4 apart
 
 
 def test_width_changes_hidden_layers_alone() -> None:

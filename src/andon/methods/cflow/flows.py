@@ -17,18 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from andon.methods._flows import Clamping, soft_clamp, standard_normal_log_density
+
 __all__ = [
-    "Clamping",
     "ConditionalFlow",
     "CouplingBlock",
     "Permutation",
     "positional_encoding",
     "random_rotation",
-    "soft_clamp",
-    "standard_normal_log_density",
 ]
 
-Clamping = Literal["tanh", "arctan"]
 Permutation = Literal["soft", "hard"]
 
 SUBNET_SCALE = 0.1
@@ -59,21 +57,6 @@ def positional_encoding(dimensions: int, height: int, width: int) -> torch.Tenso
     columns, rows = line(width), line(height)
     both = [columns[None].expand(height, -1, -1), rows[:, None].expand(-1, width, -1)]
     return torch.cat(both, dim=2).reshape(height * width, dimensions).float()
-
-
-def soft_clamp(values: torch.Tensor, limit: float, kind: Clamping) -> torch.Tensor:
-    """Smoothly into (−limit, limit).
-
-    "tanh": ``limit·tanh(v)``, slope ``limit`` at 0. "arctan": ``limit·(2/π)·arctan(v/limit)``, slope 2/π at 0.
-    """
-    if kind == "tanh":
-        return torch.tanh(values).mul(limit)
-    return torch.atan(values / limit).mul(2 * limit / math.pi)
-
-
-def standard_normal_log_density(z: torch.Tensor) -> torch.Tensor:
-    """Log density of N(0, I) at ``[N, C]``: ``[N]``."""
-    return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
 
 
 def random_rotation(dimensions: int, generator: torch.Generator) -> torch.Tensor:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from andon.methods.cflow.flows import SUBNET_SCALE, ConditionalFlow, CouplingBlock, soft_clamp
+from andon.methods._flows import soft_clamp
+from andon.methods.cflow.flows import SUBNET_SCALE, ConditionalFlow, CouplingBlock
 
 __all__ = ["GridFlow"]
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from andon._tools.seeds import step_generator
 from andon.features import Extractor, iterate_features
+from andon.methods._flows import whitening
 from andon.methods.base import Fitting, budgeted
 from andon.methods.cflow.config import CflowConfig
 from andon.methods.cflow.flows import ConditionalFlow, positional_encoding
@@ -109,22 +110,8 @@ class TrainingFeatures:
             yield self.vectors(scale, range(start, min(start + size, len(self.images))))
 
     def whitening(self, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean ``[C]`` and matrix ``[C, C]`` with which ``(x − mean) @ matrix`` has unit covariance.
-
-        Directions in which the features hardly vary are not blown up without limit: a ten-thousandth of the mean
-        variance is added to all.
-        """
-        channels = self.extractor.channels[scale]
-        count, total = 0, torch.zeros(channels, dtype=torch.float64)
-        scatter = torch.zeros((channels, channels), dtype=torch.float64)
-        for batch in self.batches(scale):
-            rows = batch.flatten(0, 1).double()
-            count, total, scatter = count + len(rows), total + rows.sum(dim=0), scatter + rows.T @ rows
-        mean = total / count
-        covariance = scatter / count - mean[:, None] * mean
-        floor = 1e-4 * covariance.diagonal().mean().clamp(min=1e-12)
-        values, directions = torch.linalg.eigh(covariance)
-        return mean.float(), (directions * (values.clamp(min=0) + floor).rsqrt()).float()
+        """Mean ``[C]`` and matrix ``[C, C]`` that whiten the features of a scale."""
+        return whitening((batch.flatten(0, 1) for batch in self.batches(scale)), self.extractor.channels[scale])
 
     def largest_likelihoods(self, flows: Sequence[GridFlow]) -> torch.Tensor:
         """Of every scale the largest log-likelihood a dimension at any position of any training image."""

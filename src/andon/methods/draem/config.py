@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from andon.methods._reconstruction import ReconstructionConfig, TrainingParts
+from andon.methods._reconstruction import AnomalySimulationConfig, TrainingParts
 
 __all__ = ["PRESETS", "DraemConfig"]
 
 
-class DraemConfig(ReconstructionConfig):
+class DraemConfig(AnomalySimulationConfig):
     """Hyperparameters of DRAEM; the defaults are the paper's, where it says nothing the authors' repository's.
 
     Attributes:

@@ -11,45 +11,11 @@ from typing import cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from andon._tools.networks import default_weights
-from andon._tools.seeds import step_generator
+from andon._tools.networks import default_weights, normal_batch_norms
+from andon.methods._unet import Encoder, block, last, up
 
 __all__ = ["DiscriminativeSubNetwork", "DraemNetworks", "ReconstructiveSubNetwork"]
-
-
-def _block(*channels: int) -> nn.Sequential:
-    """3×3 convolutions from each number of channels to the next, each with batch normalisation and ReLU."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(channels):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
-
-
-def _up(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice the size (bilinear, corners aligned), then one convolution."""
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), *_block(inputs, outputs))
-
-
-def _last(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1))
-
-
-class _Encoder(nn.Module):
-    """Blocks of two convolutions, halved in between: every block's features, the finest first."""
-
-    def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.depth = len(widths)
-        for number, (inputs, outputs) in enumerate(pairwise((in_channels, *widths)), start=1):
-            self.add_module(f"block{number}", _block(inputs, outputs, outputs))
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        features: list[torch.Tensor] = []
-        for number in range(1, self.depth + 1):
-            features.append(self.get_submodule(f"block{number}")(F.max_pool2d(features[-1], 2) if features else x))
-        return features
 
 
 class _ReconstructiveDecoder(nn.Module):
@@ -59,9 +25,9 @@ class _ReconstructiveDecoder(nn.Module):
         super().__init__()
         widths = (8 * width, 4 * width, 2 * width, width, width)
         for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
-            self.add_module(f"up{number}", _up(inputs, inputs))
-            self.add_module(f"db{number}", _block(inputs, inputs, outputs))
-        self.fin_out = _last(width, out_channels)
+            self.add_module(f"up{number}", up(inputs, inputs))
+            self.add_module(f"db{number}", block(inputs, inputs, outputs))
+        self.fin_out = last(width, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for number in range(1, 5):
@@ -78,13 +44,11 @@ class _DiscriminativeDecoder(nn.Module):
         super().__init__()
         below = 8 * width
         for name, skip, outputs in zip(self.names, (8, 8, 4, 2, 1), (8, 4, 2, 1, 1), strict=True):
-            self.add_module(f"up_{name}" if name == "b" else f"up{name}", _up(below, outputs * width))
+            self.add_module(f"up_{name}" if name == "b" else f"up{name}", up(below, outputs * width))
             wide = (outputs + skip) * width
-            self.add_module(
-                f"db_{name}" if name == "b" else f"db{name}", _block(wide, outputs * width, outputs * width)
-            )
+            self.add_module(f"db_{name}" if name == "b" else f"db{name}", block(wide, outputs * width, outputs * width))
             below = outputs * width
-        self.fin_out = _last(width, out_channels)
+        self.fin_out = last(width, out_channels)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         *skips, x = features
@@ -103,7 +67,7 @@ class ReconstructiveSubNetwork(nn.Module):
 
     def __init__(self, base_width: int = 128, in_channels: int = 3, out_channels: int = 3) -> None:
         super().__init__()
-        self.encoder = _Encoder(
+        self.encoder = Encoder(
             in_channels, (base_width, 2 * base_width, 4 * base_width, 8 * base_width, 8 * base_width)
         )
         self.decoder = _ReconstructiveDecoder(base_width, out_channels)
@@ -123,7 +87,7 @@ class DiscriminativeSubNetwork(nn.Module):
     def __init__(self, base_width: int = 64, in_channels: int = 6, out_channels: int = 2) -> None:
         super().__init__()
         widths = (base_width, 2 * base_width, 4 * base_width, 8 * base_width, 8 * base_width, 8 * base_width)
-        self.encoder_segment = _Encoder(in_channels, widths)
+        self.encoder_segment = Encoder(in_channels, widths)
         self.decoder_segment = _DiscriminativeDecoder(base_width, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -153,6 +117,5 @@ class DraemNetworks(nn.Module):
         """Random weights from the seed, PyTorch's own; "normal": filters N(0, 0.02²), batch norms' factors
         N(1, 0.02²)."""
         default_weights(self, seed, normal=lambda name: kind == "normal")
-        for name, layer in self.named_modules():
-            if isinstance(layer, nn.BatchNorm2d) and kind == "normal":
-                nn.init.normal_(layer.weight, 1.0, 0.02, generator=step_generator(seed, "weights", name))
+        if kind == "normal":
+            normal_batch_norms(self, seed)

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from andon.methods._reconstruction import ReconstructionConfig, TrainingParts
+from andon.methods._reconstruction import AnomalySimulationConfig, TrainingParts
 
 __all__ = ["PRESETS", "DsrConfig"]
 
 
-class DsrConfig(ReconstructionConfig):
+class DsrConfig(AnomalySimulationConfig):
     """Hyperparameters of DSR; the defaults are the authors'.
 
     Attributes:

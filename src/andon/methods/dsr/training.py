@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from andon._tools.memory import BoundedStore, capacity
 from andon._tools.seeds import numpy_step_generator, step_generator
 from andon.core import FloatArray, ImageArray
-from andon.methods._reconstruction import ReconstructionStage
+from andon.methods._reconstruction import AnomalySimulationStage
 from andon.methods.base import Fitting
 from andon.methods.dsr.anomalies import LatentDraws, latent_anomalies
 from andon.methods.dsr.codebook import DiscreteLatentModel
@@ -63,7 +63,7 @@ def learn_mean_codes(fitting: Fitting, latents: DiscreteLatentModel, networks: D
     networks.mean_fine.copy_((sums[1] / len(images)).float())
 
 
-class _DsrStage(ReconstructionStage[Batch]):
+class _DsrStage(AnomalySimulationStage[Batch]):
     """What both trainings have in common: what is known of untouched images, and the optimiser."""
 
     config: DsrConfig

@@ -15,12 +15,13 @@ from andon.core import DetectorError, ProgressCallback, TrainingError
 from andon.data import Images
 from andon.features import Extractor, blank_extractor, create_extractor
 from andon.methods._maps import upsample
+from andon.methods._teachers import DescribedImages, ExtractorTeacher, Split
 from andon.methods.base import Detector, Fitting, Method, MethodConfig
 from andon.methods.efficientad.augmentation import PenaltyImages
 from andon.methods.efficientad.config import EfficientAdConfig
-from andon.methods.efficientad.networks import ExtractorTeacher, Networks, Teacher
-from andon.methods.efficientad.pdn import PDN, load_teacher, output_size
-from andon.methods.efficientad.training import DescribedImages, EfficientAdStage, Split
+from andon.methods.efficientad.networks import Networks, Teacher, extractor_teacher
+from andon.methods.efficientad.pdn import PDN, load_teacher
+from andon.methods.efficientad.training import EfficientAdStage
 from andon.weights import WeightsRecord
 
 __all__ = ["EfficientAd", "EfficientAdDetector"]
@@ -122,10 +123,14 @@ class EfficientAd(Method[EfficientAdConfig]):
     def learn(self, fitting: Fitting) -> EfficientAdDetector:
         config, device = self.config, fitting.device
         penalty = None if config.penalty == "none" else PenaltyImages(config)
-        split = Split.of(fitting.images, config, fitting.seed)
+        split = Split.of(
+            fitting.images, config.validation_share, fitting.seed, validate_on_all=config.extra_normalisation
+        )
         teacher, record = self._teacher(fitting, split.train)
         with fitting.clock("teacher"):
-            described = DescribedImages(teacher, split.train, config, device, fitting.progress)
+            described = DescribedImages(
+                teacher, split.train, config.transform, config.memory_limit, device, fitting.progress
+            )
         networks = Networks.initialised(config, teacher.channels, fitting.seed).to(device)
         fitting.train(
             EfficientAdStage(config, networks, described, split.train, penalty, seed=fitting.seed, device=device)
@@ -137,8 +142,7 @@ class EfficientAd(Method[EfficientAdConfig]):
         fitting.note(
             f"teacher: {record.part}, {record.name} ({record.source})",
             f"penalty images: {penalty.name if penalty else 'none'}",
-            f"maps normalised on {len(split.validation):,} "
-            + ("images, those trained on among them" if split.overlaps else "held-out images"),
+            split.note(),
         )
         return detector
 
@@ -155,15 +159,15 @@ class EfficientAd(Method[EfficientAdConfig]):
             raise DetectorError(f"{self.name}: the saved state does not say which weights its teacher had")
         own = {n.removeprefix(_EXTRACTOR): shape for n, shape in shapes.items() if n.startswith(_EXTRACTOR)}
         extractor = blank_extractor(config.teacher, config.layers, weights[0], own)
-        return ExtractorTeacher(extractor, output_size(*config.transform.output_size))
+        return extractor_teacher(extractor, config.transform.output_size)
 
     def _teacher(self, fitting: Fitting, images: Images) -> tuple[Teacher, WeightsRecord]:
         """The frozen teacher on the device, not normalised; an extractor is adapted to the images trained on."""
         config = self.config
         if config.teacher != "pdn":
             extractor = fitting.adapted(self.extractor, images=images)
-            grid = output_size(*config.transform.output_size)
-            return ExtractorTeacher(extractor, grid).to(fitting.device), extractor.weights
+            teacher = extractor_teacher(extractor, config.transform.output_size)
+            return teacher.to(fitting.device), extractor.weights
         with fitting.clock("teacher"):
             network, record = load_teacher(config.size, config.weights)
         fitting.uses(record)

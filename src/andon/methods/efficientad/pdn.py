@@ -19,17 +19,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from andon._tools.networks import blank
+from andon.methods._teachers import Sampling
 from andon.methods.efficientad import winograd
 from andon.weights import WeightsRecord, find_part, load_into, random_seed, random_weights
 
 __all__ = [
     "PDN",
     "RECEPTIVE_FIELD",
+    "SAMPLING",
     "STRIDE",
     "TEACHER_CHANNELS",
     "PDNSize",
     "load_teacher",
-    "output_centres",
     "output_size",
     "pdn_state_dict",
 ]
@@ -40,6 +41,8 @@ RECEPTIVE_FIELD = 33
 """Side of the patch that one output vector describes, in pixels, for both sizes."""
 STRIDE = 4
 """Pixels from one output vector to the next."""
+SAMPLING = Sampling((RECEPTIVE_FIELD - 1) / 2, STRIDE)
+"""Centres of the patches that outputs without padding describe."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +161,6 @@ def output_size(height: int, width: int) -> tuple[int, int]:
     """(rows, columns) of a PDN's output without padding for an image; below 1 where the image is too small."""
     rows, columns = (((side - 3) // 2 - 3) // 2 - 5 for side in (height, width))
     return rows, columns
-
-
-def output_centres(count: int) -> torch.Tensor:
-    """Pixel coordinates, float32 ``[count]``, of the centres of the patches that outputs along one side describe."""
-    return torch.arange(count, dtype=torch.float32) * STRIDE + (RECEPTIVE_FIELD - 1) / 2
 
 
 def load_teacher(size: PDNSize, weights: str | Path) -> tuple[PDN, WeightsRecord]:

@@ -1,4 +1,4 @@
-"""EfficientAD's training: who is trained on and who is held out, the teacher's statistics, the losses (algorithm 1)."""
+"""EfficientAD's training: the losses (algorithm 1)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from andon._tools.memory import BoundedStore, capacity
 from andon._tools.seeds import numpy_step_generator
-from andon.core import ProgressCallback
 from andon.data import Images
+from andon.methods._teachers import DescribedImages
 from andon.methods.base import budgeted
 from andon.methods.efficientad.augmentation import PenaltyImages, colour_jitter, normalised
 from andon.methods.efficientad.config import EfficientAdConfig
-from andon.methods.efficientad.networks import Networks, Teacher
-from andon.methods.efficientad.pdn import output_size
+from andon.methods.efficientad.networks import Networks
 from andon.training import SampleOrder, Schedule, Stage, step_decay, steps_of_epochs
 
-__all__ = ["Batch", "DescribedImages", "EfficientAdStage", "Split", "hard_feature_loss"]
-
-_STATISTICS_BATCH = 4
+__all__ = ["Batch", "EfficientAdStage", "hard_feature_loss"]
 
 
 def hard_feature_loss(distance: torch.Tensor, quantile: float = 0.999) -> torch.Tensor:
@@ -40,97 +36,6 @@ def hard_feature_loss(distance: torch.Tensor, quantile: float = 0.999) -> torch.
         lower, upper = largest[-1], largest[max(0, len(largest) - 2)]
         threshold = lower + (position - below) * (upper - lower)
     return flat[flat >= threshold].mean()
-
-
-class Split(NamedTuple):
-    """Good images, dealt out.
-
-    Attributes:
-        train: those that are trained on.
-        validation: those on which maps are normalised.
-        overlaps: whether images are in both.
-    """
-
-    train: Images
-    validation: Images
-    overlaps: bool
-
-    @classmethod
-    def of(cls, images: Images, config: EfficientAdConfig, seed: int) -> Split:
-        """``validation_share`` of the images is held out, each with all its versions; of a single one it is both."""
-        n, sources = images.n_sources, images.sources
-        held_out = min(max(1, round(config.validation_share * n)), n - 1)
-        order = [int(i) for i in numpy_step_generator(seed, "validation").permutation(n)]
-        chosen = set(order[:held_out])
-        train = images.subset([i for i, source in enumerate(sources) if source not in chosen])
-        if config.extra_normalisation or held_out == 0:
-            return cls(train, images, overlaps=True)
-        return cls(train, images.subset([i for i, source in enumerate(sources) if source in chosen]), overlaps=False)
-
-
-class DescribedImages:
-    """What the teacher says of the training images, its channels normalised over them.
-
-    Making one normalises the teacher. Outputs are kept, as many as the memory limit allows: unaugmented images are
-    described once.
-
-    Attributes:
-        mean, std: of the teacher's channels before, float32 ``[C]``.
-    """
-
-    def __init__(
-        self,
-        teacher: Teacher,
-        images: Images,
-        config: EfficientAdConfig,
-        device: torch.device,
-        progress: ProgressCallback,
-    ) -> None:
-        self.teacher = teacher
-        height, width = output_size(*config.transform.output_size)
-        self.kept = BoundedStore[torch.Tensor](capacity(config.memory_limit, 4 * teacher.channels * height * width))
-        self.mean, self.std = self._statistics(images, config, device, progress)
-        mean, std = (tensor.to(device)[:, None, None] for tensor in (self.mean, self.std))
-        for index in range(len(images)):
-            if (output := self.kept.get(index)) is not None:
-                output.sub_(mean).div_(std)
-        teacher.merge_normalisation(self.mean, self.std)
-
-    @torch.no_grad()
-    def _statistics(
-        self, images: Images, config: EfficientAdConfig, device: torch.device, progress: ProgressCallback
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        sums = squares = origin = torch.zeros(self.teacher.channels, dtype=torch.float64)
-        count = 0
-        for indices, batch in images.batches(config.transform, _STATISTICS_BATCH):
-            output = self.teacher(batch.to(device))
-            for index, one in zip(indices, output, strict=True):
-                # A copy, because a view would keep the whole batch alive.
-                self.kept.put(index, one.clone(memory_format=torch.contiguous_format))
-            if indices.start == 0:  # sums of squares about a typical value do not cancel
-                origin = output.mean((0, 2, 3)).double().cpu()
-            shifted = output.transpose(0, 1).flatten(1).double().cpu() - origin[:, None]
-            sums = sums + shifted.sum(1)
-            squares = squares + shifted.square().sum(1)
-            count += shifted.shape[1]
-            progress("teacher", indices.stop, len(images))
-        variance = (squares / count - (sums / count).square()).clamp_min(0)
-        # A channel that never varies says nothing; it must not become a division by nothing.
-        std = torch.where(variance > 0, variance, 1.0).sqrt()
-        return (origin + sums / count).float(), std.float()
-
-    @torch.no_grad()
-    def __call__(self, indices: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        """The teacher's output ``[B, C, h, w]`` for training images, from memory where it is there."""
-        rows = []
-        for row, index in enumerate(indices.tolist()):
-            kept = self.kept.get(index)
-            rows.append(self.teacher(batch[row : row + 1])[0] if kept is None else kept)
-        return torch.stack(rows)
-
-    def forget(self) -> None:
-        """Gives the memory back."""
-        self.kept = BoundedStore(0)
 
 
 class Batch(NamedTuple):
