@@ -49,7 +49,7 @@ def scene(
 
 def save(path: Path, image: Bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    Image.fromarray(image).save(path, compress_level=1)
     return path
 
 

@@ -45,7 +45,7 @@ def test_two_images_of_one_model_agree_on_where_a_point_is() -> None:
 
 
 def test_parts_of_raw_scenes_are_found_within_two_pixels(tmp_path: Path) -> None:
-    chosen = [*range(5), 7]
+    chosen = [0, 1, 2, 3, 7]
     for index in chosen:
         defect = {3: "unclipped", 7: "operator"}.get(index)
         split = "train" if defect is None else "test"
@@ -63,7 +63,7 @@ def test_parts_of_raw_scenes_are_found_within_two_pixels(tmp_path: Path) -> None
         TemplateBox(file=f"{i}.png", box=(round(places[i][0] - 119.5), round(places[i][1] - 119.5), 240, 240))
         for i in first.values()
     ]
-    made = plan_preparation(tmp_path / "raw", PrepareOptions(templates=tuple(boxes), crop=(400, 400), blur=0))
+    made = plan_preparation(tmp_path / "raw", PrepareOptions(templates=tuple(boxes), crop=(400, 400), blur=0, search=300))
     checked = 0
     for image in made.images:
         index = int(image.raw.path.stem)
@@ -72,4 +72,4 @@ def test_parts_of_raw_scenes_are_found_within_two_pixels(tmp_path: Path) -> None
         assert image.place is not None
         assert math.dist(image.place[:2], places[index]) < 2
         checked += 1
-    assert checked >= 4
+    assert checked >= 3
