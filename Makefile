@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(INSTALL) ".[dev]"
 	touch $(STAMP)
 
-## The main job on the embedded default: environment, synthetic line, benchmark, report.
+## The main job on the default: environment, synthetic line, benchmark, report.
 demo: $(STAMP)
 	$(BIN)/andon demo demo
 
