@@ -125,17 +125,16 @@ def test_what_is_asked_for_is_found_by_indexes(path: Path, monkeypatch: pytest.M
     journal.append(entry(1))
     journal.review(1, "good", "Ann")
     list(journal.labels("seal"))
-    journal.counts("seal", since=1000.0)
     journal.scores("seal")
     journal.close()
-    assert len(asked) >= 10
+    assert len(asked) >= 9
     with sqlite3.connect(path) as db:
         for query, values in asked:
             plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}", values)]
             scans = [step for step in plan if step.startswith("SCAN")]
             # Of reviews, which are few; never of all entries.
             assert all(step.startswith("SCAN reviews USING COVERING INDEX") for step in scans), (query, plan)
-            timed = "e.at >= ?" in query or "AND at >= ?" in query
+            timed = "e.at >= ?" in query
             assert not timed or any("_time (" in step and "at>? AND at<?" in step for step in plan), (query, plan)
     db.close()
 
@@ -165,9 +164,6 @@ def test_entries_by_what_they_are_and_page_by_page(path: Path) -> None:
     assert pages == every
     journal.review(4, "defective", "Bob")
     assert [(e.id, e.review and e.review.word) for e in journal.entries(reviewed=True)] == [(4, "defective")]
-    assert journal.counts("cap") == {
-        word: sum(e.inspector == "cap" and e.verdict == word for e in every) for word in ("pass", "look", "stop")
-    }
     assert [p.id for p in journal.scores("seal", limit=3)] == [15, 17, 19]
     assert journal.scores("seal", "another model") == []
     journal.close()

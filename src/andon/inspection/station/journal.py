@@ -241,15 +241,6 @@ class Journal:
         )
         return [Event(*row) for row in rows]
 
-    def counts(self, inspector: str, model: str | None = None, since: float | None = None) -> dict[str, int]:
-        """How many entries have each verdict."""
-        rows = self._read(
-            "SELECT verdict, count(*) FROM entries WHERE inspector = ? AND (? IS NULL OR model = ?)"
-            " AND at >= ? AND at < ? GROUP BY verdict",
-            (inspector, model, model, -math.inf if since is None else since, math.inf),
-        )
-        return {str(verdict): int(count) for verdict, count in rows}
-
     def close(self) -> None:
         """Ends it; what was acknowledged is on the disk already."""
         with self._lock, self._read_lock:
