@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +98,27 @@ def test_processes_do_not_change_the_images(wiring: Path, tmp_path: Path) -> Non
     assert done[0] == (0, 8)
     assert done[-1] == (8, 8)
     assert sorted(done) == done
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's table of processes")
+def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "andon", "data", "synth", str(tmp_path / "line"), "--count", "full", "--jobs", "2"]
+    running = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 100
+        while len(workers) < 2 or not any(tmp_path.rglob("*.png")):
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            workers = [p for p in running.children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            time.sleep(0.05)
+        running.kill()
+        assert not psutil.wait_procs(workers, timeout=20)[1]
+    finally:
+        for process in (running, *workers):
+            if process.is_running():
+                process.kill()
+        running.wait()
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -277,6 +279,15 @@ def _render_all(
 def _start_worker() -> None:
     # One process a core already: threads inside would only fight for it.
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, name="andon-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's workers wait for work from one another's pipes, and so for ever when the process above was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _render_to_disk(aside: Path, images: Sequence[PlannedImage], seed: int, knobs: Knobs, raw: bool) -> int:
