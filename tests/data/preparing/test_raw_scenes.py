@@ -63,7 +63,9 @@ def test_parts_of_raw_scenes_are_found_within_two_pixels(tmp_path: Path) -> None
         TemplateBox(file=f"{i}.png", box=(round(places[i][0] - 119.5), round(places[i][1] - 119.5), 240, 240))
         for i in first.values()
     ]
-    made = plan_preparation(tmp_path / "raw", PrepareOptions(templates=tuple(boxes), crop=(400, 400), blur=0, search=300))
+    made = plan_preparation(
+        tmp_path / "raw", PrepareOptions(templates=tuple(boxes), crop=(400, 400), blur=0, search=300)
+    )
     checked = 0
     for image in made.images:
         index = int(image.raw.path.stem)
