@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from andon.core import AndonError
+from andon.data import load_dataset
 from andon.data.files import by_stem, list_folder, natural_key, without_suffix
 
 from .images import save
@@ -80,3 +81,20 @@ def test_two_files_with_one_name(tmp_path: Path) -> None:
 
 def test_masks_by_the_name_of_their_image(tmp_path: Path) -> None:
     assert set(by_stem(save(tmp_path / "x.png").parent, ["a_mask.png", "b.png"], ending="_mask")) == {"a", "b"}
+
+
+def test_a_folder_is_listed_once_while_a_data_set_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good/1.png", "good/2.png", "dent/1.png"):
+        save(tmp_path / name)
+    listed, scandir = [], os.scandir
+
+    def counted(path: Path) -> object:
+        listed.append(Path(path).relative_to(tmp_path).as_posix())
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    assert len(load_dataset(tmp_path).categories) == 1
+    assert sorted(listed) == [".", "dent", "good"]
+    list_folder(tmp_path)
+    list_folder(tmp_path)
+    assert listed[3:] == [".", "."]  # what is there may have changed meanwhile

@@ -228,10 +228,9 @@ def check(
 def _print_check(found: DataCheck) -> None:
     ids = [image.sample.id for image in found.images]
     say(Text(found.category.name, style="bold"))
-    counts = Counter(f"{image.sample.split}/{image.sample.defect_type}" for image in found.images)
-    sizes = Counter(f"{width} × {height}" for height, width in (image.size for image in found.images))
-    say(f"{len(ids)} images: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    say("sizes: " + ", ".join(f"{size} ({count})" for size, count in sizes.most_common(6)))
+    say(f"{len(ids)} images: " + ", ".join(f"{count} {name}" for name, count in found.counts.items()))
+    sizes = (f"{width} × {height} ({count})" for (height, width), count in found.sizes.most_common(6))
+    say("sizes: " + ", ".join(sizes))
     for name, reason in found.unreadable:
         say(Text("unreadable", style="bold red"), f" {name}: {reason}")
     for figure in found.drifts:

@@ -21,7 +21,7 @@ from andon._tools.files import read_regular
 from andon._tools.packages import packaged_path
 from andon.core import GOOD, Category, DataError, Note
 from andon.data.files import WholeMaskReader, make_samples
-from andon.data.layout import Layout, ReadOptions
+from andon.data.layout import Layout, ReadOptions, checked_fraction
 
 __all__ = ["ELPV_LICENCE", "ELPV_PACKAGE", "LAYOUT", "ElpvCell", "elpv_cells", "elpv_folder", "write_elpv"]
 
@@ -57,7 +57,7 @@ def elpv_cells(folder: Path) -> list[ElpvCell]:
     Raises:
         DataError: a line that is not "file probability kind", or an image that is not there.
     """
-    labels = folder / "labels.csv"
+    labels, real = folder / "labels.csv", folder.resolve()
     cells = []
     for number, line in enumerate(_lines(labels), start=1):
         words = line.split()
@@ -70,7 +70,7 @@ def elpv_cells(folder: Path) -> list[ElpvCell]:
         path = folder / name
         if kind not in ("mono", "poly") or not 0 <= probability <= 1:
             raise DataError(f"{labels}, line {number}: expected mono or poly and a probability, not {line!r}")
-        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        if not path.is_file() or not path.resolve().is_relative_to(real):
             raise DataError(f"{labels}, line {number}: there is no image {name} in {folder}")
         cells.append(ElpvCell(path, probability, kind))
     return cells
@@ -165,10 +165,9 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
-    if not 0 < options.train_fraction <= 1:
-        raise DataError(f"train_fraction must be above 0 and at most 1, not {options.train_fraction}")
+    fraction = checked_fraction(options.train_fraction)
     cells = [cell for cell in elpv_cells(folder) if f"elpv_{cell.kind}" == name]
-    parts = _parts(cells, None, None, 0, options.train_fraction)
+    parts = _parts(cells, None, None, 0, fraction)
     reader, samples = WholeMaskReader(), []
     for split, kind, part in (
         ("train", GOOD, "train/good"),

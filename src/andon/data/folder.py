@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from andon.core import GOOD, AndonError, Category, DataError, Sample, Split
+from andon.core import GOOD, Category, DataError, Sample, Split
 from andon.data.files import WholeMaskReader, list_folder, make_samples, refuse_unread, without_suffix
-from andon.data.layout import Layout, ReadOptions
+from andon.data.layout import Layout, ReadOptions, checked_fraction
 from andon.data.truth import Kind, assign_masks, folder_named, is_good, sidecars, split_truth, walk
 
 __all__ = ["LAYOUT", "has_images"]
@@ -40,8 +40,7 @@ def has_images(folder: Path) -> bool:
 
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
-    if not 0 < options.train_fraction <= 1:
-        raise AndonError(f"train_fraction must be above 0 and at most 1, not {options.train_fraction}")
+    fraction = checked_fraction(options.train_fraction)
     names, truth = split_truth(folder, list_folder(folder).folders)
     if not any(map(is_good, names)):
         return Category(name, dataset, folder, tuple(_only_good(folder, names, truth)))
@@ -56,7 +55,7 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
             good = _samples(kind, "train", GOOD, {})
         else:
             defective += _samples(kind, "test", kind.name, masks)
-    n_train = _training_images(len(good), options.train_fraction) if defective else len(good)
+    n_train = _training_images(len(good), fraction) if defective else len(good)
     tested = [replace(s, split="test", id="test" + s.id.removeprefix("train")) for s in good[n_train:]]
     return Category(name, dataset, folder, (*good[:n_train], *tested, *defective))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from andon.core import Category
+from andon.core import AndonError, Category
 
-__all__ = ["Layout", "ReadOptions"]
+__all__ = ["Layout", "ReadOptions", "checked_fraction"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class ReadOptions:
     """
 
     train_fraction: float = 0.8
+
+
+def checked_fraction(fraction: float) -> float:
+    """AndonError unless a share for training is above 0 and at most 1."""
+    if not 0 < fraction <= 1:
+        raise AndonError(f"train_fraction must be above 0 and at most 1, not {fraction}")
+    return fraction
 
 
 class _Recognise(Protocol):

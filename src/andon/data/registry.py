@@ -24,7 +24,7 @@ from pathlib import Path
 from andon.core import AndonError, Category, DataError, Dataset, listed
 from andon.data import autovi, elpv, folder, mvtec
 from andon.data.archives import is_archive, unpacked_beside
-from andon.data.files import list_folder
+from andon.data.files import list_folder, listing_once
 from andon.data.layout import Layout, ReadOptions
 from andon.data.sets import dagm, ksdd, ksdd2, magnetic_tile, mvtec_ad2, neu, severstal, visa
 
@@ -73,6 +73,7 @@ def _all_layouts() -> list[Layout]:
     return _LAYOUTS
 
 
+@listing_once()
 def load_dataset(
     path: str | PathLike[str],
     layout: str | None = None,

@@ -8,7 +8,7 @@ or two where that fits better, decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from andon.core import ImageArray
 from andon.data.matching import grey_of
 
-__all__ = ["DuplicatePair", "Fingerprints", "duplicate_groups"]
+__all__ = ["DuplicatePair", "Fingerprints", "duplicate_groups", "small_copy"]
 
 _SIDE = 128
 """Side of the grey copies, pixels; their shape is not kept."""
@@ -27,7 +27,6 @@ _SMOOTH = 2.0
 """σ of the Gaussian whose result is taken off: what is left is fine structure."""
 _SHIFT = 2
 """Pixels, on the copies, by which one of a pair may be shifted."""
-_HASH_BITS = 64
 _MOST_BITS = 14
 """Bits of the hash in which duplicates may differ."""
 _NEAREST = 4
@@ -61,24 +60,12 @@ class DuplicatePair(NamedTuple):
 
 @dataclass
 class Fingerprints:
-    """Small copies of images, of which duplicates are found: 16 kB an image."""
+    """Small copies of images (``small_copy``), of which duplicates are found: 16 kB an image."""
 
     copies: list[_Small]
 
-    @classmethod
-    def empty(cls) -> Fingerprints:
-        return cls([])
-
-    def add(self, image: ImageArray) -> None:
-        """One more image, RGB uint8 ``[H, W, 3]``."""
-        self.copies.append(small_copy(image))
-
-    def pairs(self, allowed: Callable[[int, int], bool] | None = None) -> tuple[DuplicatePair, ...]:
-        """The pairs of near duplicates, by their first and second number; of fewer than 3 images exact copies only.
-
-        Args:
-            allowed: whether a pair (first, second) is of interest; None for all.
-        """
+    def pairs(self) -> tuple[DuplicatePair, ...]:
+        """The pairs of near duplicates, by their first and second number; of fewer than 3 images exact copies only."""
         n = len(self.copies)
         if n < 2:
             return ()
@@ -86,13 +73,12 @@ class Fingerprints:
         details = [_detail(copy) for copy in self.copies]
         nearest, typical = _neighbours(details, hashes)
         limit = _limit(details, typical)
-        found: dict[tuple[int, int], float] = {}
+        found = []
         for first, second in sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(nearest) for j in row}):
-            if allowed is None or allowed(first, second):
-                correlation = _correlation(details[first], details[second])
-                if correlation >= limit:
-                    found[first, second] = correlation
-        return tuple(DuplicatePair(first, second, value) for (first, second), value in sorted(found.items()))
+            correlation = _correlation(details[first], details[second])
+            if correlation >= limit:
+                found.append(DuplicatePair(first, second, correlation))
+        return tuple(found)
 
 
 def duplicate_groups(pairs: Sequence[DuplicatePair]) -> tuple[tuple[int, ...], ...]:

@@ -110,17 +110,14 @@ def _mask_faults(category: Path, by_value: Mapping[int, Mapping[str, Any]]) -> I
     truth = category / "ground_truth"
     wanted = OFFICIAL_SIZES.get(category.name)
     for kind in list_folder(truth).folders:
+        test = category / "test" / kind
+        files = {without_suffix(name): test / name for name in reversed(list_folder(test).images)}
         for image in list_folder(truth / kind).folders:
-            size = wanted or _size_of(category / "test" / kind, image)
+            size = wanted or (read_size(files[image]) if image in files else None)
             for path in sorted((truth / kind / image).glob("*.png")):
                 fault = _mask_fault(path, size, by_value)
                 if fault:
                     yield f"{path}: {fault}"
-
-
-def _size_of(folder: Path, stem: str) -> tuple[int, int] | None:
-    name = next((name for name in list_folder(folder).images if without_suffix(name) == stem), None)
-    return None if name is None else read_size(folder / name)
 
 
 def _mask_fault(path: Path, size: tuple[int, int] | None, by_value: Mapping[int, Mapping[str, Any]]) -> str:

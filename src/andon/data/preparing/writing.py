@@ -62,9 +62,9 @@ def write_prepared(
             taken = preparation.taken
             for done, _ in enumerate(ordered_map(lambda image: _write_one(preparation, image, category), taken), 1):
                 progress("prepared images", done, len(taken))
-            faults = [fault.replace(str(category), str(target)) for fault in evaluator_faults(category)]
-            if preparation.annotations is None:
-                faults = []  # said already: without masks there is nothing that it could take
+            # Without masks there is nothing that it could take, which is said already.
+            found = [] if preparation.annotations is None else evaluator_faults(category)
+            faults = [fault.replace(str(category), str(target)) for fault in found]
             if faults and not anyway:
                 raise DataError(
                     f"{target}: the study's evaluator would not take it, so it was not written: "

@@ -10,20 +10,26 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from andon._tools.files import read_regular
-from andon.core import AndonError, DataError, Note, listed
-from andon.data.files import list_folder
+from andon.core import DataError, Note, listed
+from andon.data.files import list_folder, without_suffix
+from andon.data.layout import checked_fraction
 from andon.data.truth import walk
 
-__all__ = ["checked_fraction", "csv_rows", "first_share", "inside", "lines_of", "seeded_share", "unread"]
+__all__ = [
+    "LABEL",
+    "csv_rows",
+    "file_named",
+    "first_share",
+    "inside",
+    "label_images",
+    "lines_of",
+    "seeded_share",
+    "unread",
+]
 
 _MAX_TABLE_BYTES = 2**28
-
-
-def checked_fraction(fraction: float) -> float:
-    """AndonError unless a share for training is above 0 and at most 1."""
-    if not 0 < fraction <= 1:
-        raise AndonError(f"train_fraction must be above 0 and at most 1, not {fraction}")
-    return fraction
+LABEL = "_label"
+"""What the names of masks beside their images end in."""
 
 
 def first_share(count: int, fraction: float) -> int:
@@ -84,7 +90,13 @@ def unread(folder: Path, known: Collection[Path]) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def has_folder(folder: Path, *names: str) -> bool:
-    """Whether a folder has folders of these names, in any case."""
-    found = {name.casefold() for name in list_folder(folder).folders}
-    return all(name in found for name in names)
+def file_named(folder: Path, name: str) -> Path | None:
+    """The file of this name, no image, in any case; None where there is none."""
+    names = [other for other in list_folder(folder).others if other.casefold() == name]
+    return folder / names[0] if names else None
+
+
+def label_images(folder: Path) -> dict[str, Path]:
+    """Images of a folder that are called "<image>_label", by their image's name without suffix, casefolded."""
+    stems = ((without_suffix(name).casefold(), folder / name) for name in list_folder(folder).images)
+    return {stem.removesuffix(LABEL): path for stem, path in stems if stem.endswith(LABEL)}

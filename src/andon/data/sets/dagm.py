@@ -28,18 +28,17 @@ from andon.core import GOOD, Category, Channel, DataError, Note, Sample, Split, 
 from andon.data.drawn import DrawnReader, ellipse
 from andon.data.files import Listing, WholeMaskReader, list_folder, make_samples, natural_key, without_suffix
 from andon.data.layout import Layout, ReadOptions
-from andon.data.sets._common import first_share, lines_of, unread
+from andon.data.sets._common import file_named, first_share, label_images, lines_of, unread
 from andon.data.truth import folder_named
 
 __all__ = ["ELLIPSES", "LAYOUT"]
 
 _DEFECT = "defect"
-_LABEL = "_label"
 
 
 def recognise(folder: Path) -> bool:
     return any(
-        (label is not None and _labels_file(label) is not None) or (label is not None and bool(_label_images(label)))
+        label is not None and (_labels_file(label) is not None or bool(label_images(label)))
         for label in map(_label_folder, _halves(_inner(folder)))
     )
 
@@ -79,21 +78,14 @@ def _label_folder(half: Path) -> Path | None:
     return folder_named(half, "label")
 
 
-def _label_images(label: Path) -> dict[str, Path]:
-    """Labels by their image's name without suffix, casefolded."""
-    stems = ((without_suffix(name).casefold(), label / name) for name in list_folder(label).images)
-    return {stem.removesuffix(_LABEL): path for stem, path in stems if stem.endswith(_LABEL)}
-
-
 def _labels_file(label: Path) -> Path | None:
-    names = [name for name in list_folder(label).others if name.casefold() == "labels.txt"]
-    return label / names[0] if names else None
+    return file_named(label, "labels.txt")
 
 
 def _half(half: Path, split: Split) -> tuple[list[Sample], list[Note]]:
     listing = list_folder(half)
     label = _label_folder(half)
-    images = {} if label is None else _label_images(label)
+    images = {} if label is None else label_images(label)
     table = None if label is None else _labels_file(label)
     notes: list[Note] = []
     if table is None:

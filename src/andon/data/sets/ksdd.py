@@ -17,12 +17,11 @@ from andon.core import GOOD, Category, DataError, Note, Sample
 from andon.data.decode import read_mask
 from andon.data.files import WholeMaskReader, list_folder, make_samples, without_suffix
 from andon.data.layout import Layout, ReadOptions
-from andon.data.sets._common import first_share, unread
+from andon.data.sets._common import LABEL, first_share, label_images, unread
 
 __all__ = ["LAYOUT", "is_marked"]
 
 _ITEM = re.compile(r"kos\d+", re.IGNORECASE)
-_LABEL = "_label"
 _DEFECT = "crack"
 
 
@@ -35,14 +34,8 @@ def _items(folder: Path) -> list[str]:
     return [name for name in list_folder(folder).folders if _ITEM.fullmatch(name)]
 
 
-def _labels(folder: Path) -> dict[str, Path]:
-    """Labels of an item by their image's name without suffix, casefolded."""
-    stems = ((without_suffix(name), folder / name) for name in list_folder(folder).images)
-    return {stem.casefold().removesuffix(_LABEL): path for stem, path in stems if stem.casefold().endswith(_LABEL)}
-
-
 def recognise(folder: Path) -> bool:
-    return any(_labels(folder / item) for item in _items(folder)[:3])
+    return any(label_images(folder / item) for item in _items(folder)[:3])
 
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
@@ -50,10 +43,10 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
     n_train = first_share(len(items), options.train_fraction)
     found: list[tuple[int, Path, Path]] = []
     for number, item in enumerate(items):
-        labels = _labels(folder / item)
+        labels = label_images(folder / item)
         for file in list_folder(folder / item).images:
             stem = without_suffix(file).casefold()
-            if stem.endswith(_LABEL):
+            if stem.endswith(LABEL):
                 continue
             if stem not in labels:
                 raise DataError(f"{folder / item / file}: has no label, so nobody knows whether it is good")

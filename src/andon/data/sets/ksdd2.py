@@ -28,12 +28,11 @@ _DEFECT = "defect"
 
 def recognise(folder: Path) -> bool:
     halves = (folder_named(folder, "train"), folder_named(folder, "test"))
-    return any(
-        without_suffix(name).casefold().endswith(_LABEL)
-        for half in halves
-        if half is not None
-        for name in list_folder(half).images
-    )
+    return any(_is_label(name) for half in halves if half is not None for name in list_folder(half).images)
+
+
+def _is_label(name: str) -> bool:
+    return without_suffix(name).casefold().endswith(_LABEL)
 
 
 def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Category:
@@ -51,12 +50,8 @@ def read(folder: Path, name: str, dataset: str, options: ReadOptions) -> Categor
 
 def _half(half: Path, split: Split, notes: list[Note]) -> list[Sample]:
     files = _without_copies(half, notes)
-    labels = {
-        without_suffix(name)[: -len(_LABEL)]: half / name
-        for name in files
-        if without_suffix(name).casefold().endswith(_LABEL)
-    }
-    images = [name for name in files if not without_suffix(name).casefold().endswith(_LABEL)]
+    labels = {without_suffix(name)[: -len(_LABEL)]: half / name for name in files if _is_label(name)}
+    images = [name for name in files if not _is_label(name)]
     stems = {without_suffix(name) for name in images}
     for stem, path in labels.items():
         if stem not in stems:

@@ -21,7 +21,7 @@ from andon.core import GOOD, BoolArray, Category, Channel, DataError, Note, Samp
 from andon.data.drawn import DrawnReader
 from andon.data.files import list_folder, make_samples, without_suffix
 from andon.data.layout import Layout, ReadOptions
-from andon.data.sets._common import csv_rows, lines_of, seeded_share
+from andon.data.sets._common import csv_rows, file_named, lines_of, seeded_share
 from andon.data.truth import folder_named
 
 __all__ = ["LAYOUT", "run_lengths"]
@@ -70,8 +70,7 @@ def run_lengths(runs: str, size: tuple[int, int], where: str) -> BoolArray:
 
 
 def _table(folder: Path) -> Path | None:
-    names = [name for name in list_folder(folder).others if name.casefold() == "train.csv"]
-    return folder / names[0] if names else None
+    return file_named(folder, "train.csv")
 
 
 def recognise(folder: Path) -> bool:

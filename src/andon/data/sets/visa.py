@@ -20,7 +20,7 @@ from typing import ClassVar, cast
 from andon.core import GOOD, Category, DataError, Note, Sample, Split, listed
 from andon.data.files import WholeMaskReader, list_folder, make_samples, natural_key, without_suffix
 from andon.data.layout import Layout, ReadOptions
-from andon.data.sets._common import csv_rows, has_folder, inside, unread
+from andon.data.sets._common import csv_rows, inside, unread
 from andon.data.truth import folder_named
 
 __all__ = ["LAYOUTS"]
@@ -40,7 +40,7 @@ class VisaReader(WholeMaskReader):
 def _is_object(folder: Path) -> bool:
     data = folder_named(folder, "data")
     images = None if data is None else folder_named(data, "images")
-    return images is not None and has_folder(images, "normal")
+    return images is not None and folder_named(images, "normal") is not None
 
 
 def _table(root: Path, protocol: str) -> Path | None:
