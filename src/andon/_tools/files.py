@@ -3,6 +3,7 @@ half done."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -23,6 +24,7 @@ __all__ = [
     "path_of",
     "published",
     "read_regular",
+    "sha256_of_file",
     "write_atomically",
     "write_file",
     "written_atomically",
@@ -100,6 +102,12 @@ def read_regular(
     if len(content) > max_bytes:
         raise error(f"{name}: too large for {what} (limit {max_bytes:,} bytes)")
     return content
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file of ours, hexadecimal; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def path_of(file: BufferedReader) -> str:

@@ -31,7 +31,6 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 import types
@@ -45,6 +44,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from andon._tools.processes import end_with_parent
 from andon._tools.text import first_line
 from andon.benchmark.events import Event, Failed, Finished, Progressed, Restarted, Started
 from andon.core import AndonError, ConfigError, ProgressCallback
@@ -382,7 +382,7 @@ def _child(job: Job, connection: multiprocessing.connection.Connection, threads:
     """The child's whole life. ``multiprocessing`` exits with 0 after it."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(group=True)
     if job.log is not None:
         redirect_output(job.log)
     try:
@@ -406,15 +406,6 @@ def redirect_output(log: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     faulthandler.enable(file=2)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        if hasattr(os, "killpg"):
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-        os._exit(1)
 
 
 def _reporter(connection: multiprocessing.connection.Connection) -> ProgressCallback:

@@ -63,7 +63,6 @@ class Proposal:
     Attributes:
         inspector: as it would be.
         earlier: as it is.
-        parent: fingerprint of the earlier one's file.
         added: the new images that are learned; they were scored before that, and the new detector knows them.
         left_out: the new images that are not.
         calibration: the good images of the earlier calibration, by the scores of each calibration.
@@ -73,12 +72,16 @@ class Proposal:
 
     inspector: Inspector
     earlier: Inspector
-    parent: str
     added: tuple[Rejudged, ...]
     left_out: tuple[LeftOut, ...]
     calibration: tuple[Rejudged, ...]
     defects: tuple[Rejudged, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def parent(self) -> str:
+        """Fingerprint of the earlier one's file."""
+        return self.inspector.provenance.updates[-1].parent
 
     @property
     def changed(self) -> tuple[Rejudged, ...]:
@@ -180,7 +183,6 @@ def propose_update(
     return Proposal(
         found,
         inspector,
-        found.provenance.updates[-1].parent,
         _rejudged(new.names, new.readings.scores, inspector, after, found),
         new.left_out,
         _rejudged(earlier, inspector.calibration.scores, inspector, old.scores, found),

@@ -70,14 +70,10 @@ def write_check(checks: Sequence[DataCheck], name: str, path: Path) -> Path:
 
 def _section(check: DataCheck) -> _Section:
     images = check.images
-    sizes: dict[tuple[int, int], int] = {}
-    for image in images:
-        sizes[image.size] = sizes.get(image.size, 0) + 1
-    usual = sorted(sizes.items(), key=lambda item: -item[1])
     return _Section(
         check,
-        tuple(counts_of(images)),
-        tuple((f"{width} × {height}", count) for (height, width), count in usual[:6]),
+        tuple(check.counts.items()),
+        tuple((f"{width} × {height}", count) for (height, width), count in check.sizes.most_common(6)),
         tuple(_charts(check)),
         tuple(
             _tile(images[i], f"{images[i].outlier or 0:.1f} deviations, place {place}")
@@ -87,15 +83,6 @@ def _section(check: DataCheck) -> _Section:
         tuple(_pairs(check)),
         tuple(_tile(images[mode.example], f"{len(mode.images)} images") for mode in check.modes),
     )
-
-
-def counts_of(images: Sequence[CheckedImage]) -> list[tuple[str, int]]:
-    """Images by split and kind, in order of appearance."""
-    counts: dict[str, int] = {}
-    for image in images:
-        key = f"{image.sample.split}/{image.sample.defect_type}"
-        counts[key] = counts.get(key, 0) + 1
-    return list(counts.items())
 
 
 def _pairs(check: DataCheck) -> list[tuple[_Tile, _Tile, bool]]:

@@ -77,10 +77,6 @@ def _markdown() -> str:
     return "\n".join([*map(line, (LITERATURE_COLUMNS, rule, *rows)), "", *notes, ""])
 
 
-def _latex() -> str:
-    return to_latex(literature_table())
-
-
 def _csv() -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +28,7 @@ import cv2
 import numpy as np
 
 import andon
+from andon._tools.processes import end_with_parent
 from andon.core import GOOD, AndonError, Channel, ImageArray, ProgressCallback, Split, no_progress
 from andon.synthetic.knobs import Counts, Knobs, as_knobs
 from andon.synthetic.randomness import stream
@@ -279,15 +278,8 @@ def _render_all(
 def _start_worker() -> None:
     # One process a core already: threads inside would only fight for it.
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, name="andon-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A pool's workers wait for work from one another's pipes, and so for ever when the process above was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    # A pool's workers wait for work from one another's pipes, and so for ever when the process above was killed.
+    end_with_parent()
 
 
 def _render_to_disk(aside: Path, images: Sequence[PlannedImage], seed: int, knobs: Knobs, raw: bool) -> int:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from andon.core import ConfigError, ImageArray
+from andon.inspection.advising.edges import coarse_slopes
 from andon.methods import Method, create_method, method_names
 
 __all__ = ["DEFAULT", "Candidate", "Content", "content_of", "parse_candidate", "usual_candidates"]
@@ -58,9 +58,7 @@ def content_of(images: Sequence[ImageArray]) -> Content:
     """
     energy = np.zeros((128, 128))
     for image in images:
-        grey = cv2.cvtColor(cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-        grey = grey.astype(np.float32)
-        slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+        slope = coarse_slopes(image)
         energy += np.maximum(slope - np.median(slope), 0)  # noise has slopes everywhere
     if energy.sum() <= 0:
         return Content(0.0, 0.0, 1.0, 1.0)

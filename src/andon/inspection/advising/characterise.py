@@ -21,6 +21,7 @@ from andon._tools.seeds import derived_seed
 from andon.core import FloatArray, ImageArray
 from andon.data import Images
 from andon.features import iterate_features
+from andon.inspection.advising.edges import slopes
 from andon.methods import FeatureDetector
 
 __all__ = [
@@ -107,10 +108,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> tuple[Figure, Figure]:
 
 
 def _edges(grey: Sequence[FloatArray]) -> Figure:
-    shares = []
-    for image in grey:
-        slope = np.hypot(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1)) / 8
-        shares.append(float((slope > _EDGE).mean()))
+    shares = [float((slopes(image) / 8 > _EDGE).mean()) for image in grey]
     value = 100 * float(np.mean(shares))
     kind = "a bare scene" if value < 5 else ("a busy scene" if value > 25 else "a scene of medium complexity")
     return Figure("edge density", value, "% of pixels", f"{value:.0f} % of the pixels lie on an edge: {kind}")
@@ -129,15 +127,14 @@ def _entropy(grey: Sequence[FloatArray]) -> Figure:
 
 def _jitter(grey: Sequence[FloatArray], sizes: Sequence[tuple[int, int]]) -> Figure:
     """How far the part moves from one image to the next."""
-    name, unit, moved, sure = "movement between neighbours", "% of the longer side", [], 0
+    name, unit, moved = "movement between neighbours", "% of the longer side", []
     pairs = [(a, b) for a, b in pairwise(grey) if a.shape == b.shape]
     for one, other in pairs:
         window = cv2.createHanningWindow(one.shape[::-1], cv2.CV_32F)
         (dx, dy), response = cv2.phaseCorrelate(one - one.mean(), other - other.mean(), window)
         if response >= _SURE_SHIFT:
             moved.append(math.hypot(dx, dy))
-            sure += 1
-    if not pairs or sure < len(pairs) / 2:
+    if not pairs or len(moved) < len(pairs) / 2:
         why = "neighbours do not correlate: texture without a fixed part, or a part that turns"
         return Figure(name, None, unit, f"no figure: {why if pairs else 'neighbours are of different sizes'}")
     value, most = (100 * float(np.percentile(moved, q)) / _SIDE for q in (50, 95))

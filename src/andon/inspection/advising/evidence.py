@@ -175,7 +175,7 @@ def carried(margins: Mapping[str, Interval], default: str) -> str:
     return max(above, key=lambda label: margins[label].value, default=default)
 
 
-def choose(evidence: Evidence, default: str, *, least_defects: int = LEAST_DEFECTS, seed: int = 0) -> Choice:
+def choose(evidence: Evidence, default: str, *, seed: int = 0) -> Choice:
     """Another candidate than the default only where real defects say that it is better, by more than their own error.
 
     The interval of a margin has 95 % for all candidates together (Bonferroni): the best of several looks better than it
@@ -184,18 +184,17 @@ def choose(evidence: Evidence, default: str, *, least_defects: int = LEAST_DEFEC
     Args:
         evidence: on real defects where there are any, on synthetic ones otherwise.
         default: label of what is kept otherwise.
-        least_defects: real defects below which the default is kept.
         seed: of the bootstrap.
     """
     margins, which = margins_over(evidence, default, seed=seed), _defects(evidence)
     best = max(margins, key=lambda label: margins[label].value, default=default)
     best = best if best != default and margins[best].value > 0 else default
-    few = evidence.kind == "synthetic" or evidence.defective < least_defects
+    few = evidence.kind == "synthetic" or evidence.defective < LEAST_DEFECTS
     leads = f"no candidate has a higher AUROC on {which} than the default"
     if best != default:
         leads = f"{best} has the highest AUROC on {which}, {_told(margins[best])}"
     if few:
-        return Choice(default, False, margins, best, (_few(evidence, least_defects), leads))
+        return Choice(default, False, margins, best, (_few(evidence), leads))
     chosen = carried(margins, default)
     if chosen == default:
         kept = "" if best == default else ": that is within the error of the comparison, so the default is kept"
@@ -214,12 +213,12 @@ def _told(margin: Interval) -> str:
     return f"{margin.value:.3f} above the default's (between {low} and {high})"
 
 
-def _few(evidence: Evidence, least: int) -> str:
+def _few(evidence: Evidence) -> str:
     if evidence.kind == "synthetic":
         return (
             "no real defects were given, so only synthetic evidence exists; it is shown but does not choose, and the "
-            f"default is kept (--defective with {least} or more real ones can choose)"
+            f"default is kept (--defective with {LEAST_DEFECTS} or more real ones can choose)"
         )
     n = evidence.defective
     what = "real defects are" if n != 1 else "real defect is"
-    return f"{n} {what} too few to choose by, {least} are the least; the default is kept"
+    return f"{n} {what} too few to choose by, {LEAST_DEFECTS} are the least; the default is kept"

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from andon.core import BoolArray, FloatArray, ImageArray
+from andon.inspection.advising.edges import coarse_slopes
 
 __all__ = ["KINDS", "LARGEST", "SMALLEST", "DefectKind", "SyntheticDefect", "add_defect"]
 
@@ -100,10 +101,7 @@ def _tried(
 
 def _busy(image: ImageArray) -> FloatArray:
     """How likely a defect's middle is where, float32 on a coarse grid, sum 1: nine parts edges, one part anywhere."""
-    grey = cv2.cvtColor(cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    grey = grey.astype(np.float32)
-    slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    energy = cv2.resize(slope, (32, 32), interpolation=cv2.INTER_AREA)
+    energy = cv2.resize(coarse_slopes(image), (32, 32), interpolation=cv2.INTER_AREA)
     total = float(energy.sum())
     even = np.full_like(energy, 1 / energy.size)
     return np.asarray(even if total <= 0 else 0.9 * energy / total + 0.1 * even, dtype=np.float32)

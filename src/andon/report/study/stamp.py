@@ -10,6 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from andon import __version__
+from andon._tools.files import sha256_of_file
 from andon._tools.packages import installed_versions
 from andon.benchmark import Store, StudyPlan, StudyProtocol
 from andon.report.write import write_bytes
@@ -67,7 +68,7 @@ def stamped_pages(folder: Path, key: str) -> list[Path] | None:
         if stamp["key"] != key:
             return None
         files = {folder / str(name): str(sha256) for name, sha256 in stamp["files"].items()}
-        same = all(_digest(path) == sha256 for path, sha256 in files.items())
+        same = all(sha256_of_file(path) == sha256 for path, sha256 in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none is there, or it is damaged: the pages are written anew
     return list(files) if same else None
@@ -75,10 +76,5 @@ def stamped_pages(folder: Path, key: str) -> list[Path] | None:
 
 def stamp_pages(folder: Path, key: str, files: Sequence[Path]) -> None:
     """Writes down, when all files are written, which they are and what they were made from."""
-    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    digests = {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
     write_bytes(folder / _STAMP, json.dumps({"key": key, "files": digests}, indent=1).encode())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
