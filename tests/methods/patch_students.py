@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from andon.core import ConfigError, DetectorError, ImageArray, WeightsError
-from andon.methods import Detector, FitRun, check_method, create_method, load
+from andon.methods import Detector, check_method, create_method
+from tests.methods.trainings import assert_comes_back, assert_goes_on_after_a_kill
 
 SIDE = 64
 
@@ -37,20 +38,7 @@ def keeps_the_contract(name: str, options: dict[str, Any]) -> None:
 
 def goes_on_after_a_kill(name: str, options: dict[str, Any], folder: Path) -> None:
     method = create_method(name, options, preset="paper")
-
-    class KilledError(Exception):
-        pass
-
-    def kill(stage: str, done: int, total: int) -> None:
-        if stage == "normalisation":
-            raise KilledError
-
-    whole = method.fit(images())
-    with pytest.raises(KilledError):
-        method.fit(images(), run=FitRun(progress=kill, checkpoints=folder, checkpoint_seconds=0.0))
-    resumed = method.fit(images(), run=FitRun(checkpoints=folder, checkpoint_seconds=0.0))
-    for tensor, (key, other) in zip(whole.state_dict().values(), resumed.state_dict().items(), strict=True):
-        assert torch.equal(tensor, other), key
+    assert_goes_on_after_a_kill(method, folder, "normalisation", 0, images())
 
 
 def comes_back_from_a_file(detector: Detector, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,14 +47,9 @@ def comes_back_from_a_file(detector: Detector, folder: Path, monkeypatch: pytest
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("weights are looked for")
 
-    detector.save(folder / "detector")
     for place in ("load_patch_teacher", "create_extractor"):
         monkeypatch.setattr(f"andon.methods._patch_teachers.{place}", refuse)
-    expected = detector.predict(images(2, seed=2))
-    for again in (detector.method.restore(detector.state_dict(), detector.report), load(folder / "detector")):
-        found = again.predict(images(2, seed=2))
-        np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
-        np.testing.assert_array_equal(found.image_scores, expected.image_scores)
+    assert_comes_back(detector, folder, images(2, seed=2))
 
 
 def refuses_wrong_states(detector: Detector) -> None:

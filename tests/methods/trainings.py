@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 import andon
-from andon.core import ImageArray
+from andon.core import ImageArray, Prediction
 from andon.methods import Detector, FitRun, Method
 
 
@@ -35,6 +35,16 @@ def bad_images(n: int, seed: int, side: int = 32) -> tuple[list[ImageArray], np.
     return images, masks
 
 
+def smooth_images(n: int, seed: int, size: tuple[int, int]) -> list[ImageArray]:
+    """Smooth random images of (height, width) on a common ground, so that positions have statistics worth learning."""
+    rng = np.random.default_rng(seed)
+    ground = np.random.default_rng(999).uniform(60, 190, (*size, 3))
+    return [
+        np.clip(ground + gaussian_filter(rng.normal(0, 60, ground.shape), (2, 2, 0)), 0, 255).astype(np.uint8)
+        for _ in range(n)
+    ]
+
+
 def detection(detector: Detector, side: int = 32) -> tuple[float, float]:
     """Area under the ROC curve of the image scores, and of the defective images' pixels."""
     bad, masks = bad_images(8, 6, side)
@@ -52,9 +62,9 @@ def same(a: Detector, b: Detector) -> bool:
     return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def assert_seed_decides(method: Method[Any]) -> None:
+def assert_seed_decides(method: Method[Any], images: list[ImageArray] | None = None) -> None:
     """The same seed gives the same detector, another seed another, and nobody's random state is touched."""
-    images = good_images(4)
+    images = images or good_images(4)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = method.fit(images, seed=3)
@@ -64,9 +74,11 @@ def assert_seed_decides(method: Method[Any]) -> None:
     assert not same(first, method.fit(images, seed=4))
 
 
-def assert_goes_on_after_a_kill(method: Method[Any], folder: Path, stage: str, steps: int) -> None:
-    """A fit that is killed after ``steps`` steps of a stage ends bit for bit where it would have ended."""
-    images = good_images(4)
+def assert_goes_on_after_a_kill(
+    method: Method[Any], folder: Path, stage: str, steps: int, images: list[ImageArray] | None = None
+) -> Detector:
+    """A fit that is killed after ``steps`` steps of a stage ends bit for bit where it would have ended; gives that."""
+    images = images or good_images(4)
     whole = method.fit(images, seed=2)
 
     class KilledError(Exception):
@@ -81,11 +93,11 @@ def assert_goes_on_after_a_kill(method: Method[Any], folder: Path, stage: str, s
     resumed = method.fit(images, seed=2, run=FitRun(checkpoints=folder))
     assert same(whole, resumed)
     assert resumed.report.curves == whole.report.curves
+    return resumed
 
 
-def assert_is_saved_and_exported(detector: Detector, folder: Path, side: int = 32) -> None:
-    """A saved, a restored and an exported detector score as the detector does, whatever else is in a batch."""
-    images = good_images(3, 7, side)
+def assert_comes_back(detector: Detector, folder: Path, images: list[ImageArray]) -> Prediction:
+    """A saved and a restored detector score as the detector does; gives what they say."""
     expected = detector.predict(images)
     assert expected.anomaly_maps is not None
     detector.save(folder / "detector.safetensors")
@@ -95,6 +107,14 @@ def assert_is_saved_and_exported(detector: Detector, folder: Path, side: int = 3
         np.testing.assert_array_equal(found.image_scores, expected.image_scores)
         assert found.anomaly_maps is not None
         np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
+    return expected
+
+
+def assert_is_saved_and_exported(detector: Detector, folder: Path, side: int = 32) -> None:
+    """A saved, a restored and an exported detector score as the detector does, whatever else is in a batch."""
+    images = good_images(3, 7, side)
+    expected = assert_comes_back(detector, folder, images)
+    assert expected.anomaly_maps is not None
     batch = detector.transform.normalise(np.stack(images))
     exported = torch.export.export(detector, (batch[:1],)).module()
     largest = float(np.abs(expected.anomaly_maps).max())

@@ -1,4 +1,4 @@
-"""What normalising flows share, CFlow's and CS-Flow's: the soft clamp, the standard normal density, whitened inputs."""
+"""What normalising flows share, CFlow's and CS-Flow's: the soft clamp, whitened inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Clamping", "soft_clamp", "standard_normal_log_density", "whitening"]
+__all__ = ["Clamping", "soft_clamp", "whitening"]
 
 Clamping = Literal["tanh", "arctan"]
 
@@ -21,11 +21,6 @@ def soft_clamp(values: torch.Tensor, limit: float, kind: Clamping) -> torch.Tens
     if kind == "tanh":
         return torch.tanh(values).mul(limit)
     return torch.atan(values / limit).mul(2 * limit / math.pi)
-
-
-def standard_normal_log_density(z: torch.Tensor) -> torch.Tensor:
-    """Log density of N(0, I) at ``[N, C]``: ``[N]``."""
-    return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
 
 
 def whitening(rows: Iterable[torch.Tensor], channels: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,20 +6,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from andon._tools.networks import blank
+from andon._tools.networks import blank, default_weights
 from andon.core import DetectorError, ProgressCallback, WeightsError
 from andon.data import Images, Transform
-from andon.features import Extractor, blank_extractor, create_extractor
+from andon.features import Extractor, create_extractor
 from andon.methods._maps import upsample_and_smooth
 from andon.methods._patch_networks import Padding, PatchNetwork, ReceptiveField, grid_size
-from andon.methods._teachers import DescribedImages, ExtractorTeacher, Sampling, Split
+from andon.methods._teachers import (
+    DescribedImages,
+    ExtractorTeacher,
+    NormalisedTeacher,
+    Sampling,
+    Split,
+    blank_teacher_extractor,
+)
 from andon.methods.base import Detector, Fitting, Method, TrainedConfig, budgeted
 from andon.training import SampleOrder, Stage, steps_of_epochs
 from andon.weights import WeightsRecord, check_weights, find_part, load_into, random_seed, random_weights
@@ -36,7 +43,6 @@ __all__ = [
     "load_patch_teacher",
 ]
 
-_EXTRACTOR = "teacher.extractor."
 DESIGNED_TEACHER: Mapping[str, Any] = {
     "receptive_fields": (33,),
     "teacher": "andon-features",
@@ -157,35 +163,19 @@ def load_patch_teacher(
     return network.requires_grad_(False).eval(), record
 
 
-class PatchTeacher(nn.Module):
-    """Patch teachers side by side, as one: ``[B, 3, H, W]`` to ``[B, Σ channels, h, w]``.
-
-    Buffers: ``mean`` and ``std``, float32 ``[Σ channels]``, by which outputs are normalised; 0 and 1 at first.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
+class PatchTeacher(NormalisedTeacher):
+    """Patch teachers side by side, as one: ``[B, 3, H, W]`` to ``[B, Σ channels, h, w]``."""
 
     def __init__(self, networks: Sequence[PatchNetwork]) -> None:
-        super().__init__()
+        super().__init__(sum(network.channels for network in networks))
         self.networks = nn.ModuleList(networks)
-        self.channels = sum(network.channels for network in networks)
-        self.register_buffer("mean", torch.zeros(self.channels))
-        self.register_buffer("std", torch.ones(self.channels))
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        output = torch.cat([network(batch) for network in self.networks], dim=1)
-        return (output - self.mean[:, None, None]) / self.std[:, None, None]
+        return self.normalised(torch.cat([network(batch) for network in self.networks], dim=1))
 
     def patch_networks(self) -> list[PatchNetwork]:
         """One a receptive field."""
         return [network for network in self.networks if isinstance(network, PatchNetwork)]
-
-    @torch.no_grad()
-    def merge_normalisation(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """From now on the output is ``(output − mean) / std``, both float32 ``[Σ channels]``; once."""
-        self.mean.copy_(mean)
-        self.std.copy_(std)
 
 
 # Training
@@ -246,26 +236,46 @@ class PatchStage(Stage[PatchBatch]):
 
 
 class PatchDetector(Detector):
-    """A detector whose maps, one or more a receptive field, are brought to one scale and added up.
+    """A detector whose maps, two a receptive field, are brought to one scale and added up.
 
     Buffer ``moments``, float64 ``[maps, 2]``: mean and standard deviation of each over held-out good images.
+
+    Args:
+        shares: the teacher's channels, receptive field by receptive field.
+        networks: what was trained, one module a receptive field.
     """
 
     config: PatchTeacherConfig
+    networks_name: ClassVar[str]
+    """Under which the networks are saved."""
     moments: torch.Tensor
 
-    def __init__(self, config: PatchTeacherConfig, teacher: PatchTeacher | ExtractorTeacher, maps: int) -> None:
+    def __init__(
+        self,
+        config: PatchTeacherConfig,
+        teacher: PatchTeacher | ExtractorTeacher,
+        shares: Sequence[int],
+        networks: nn.ModuleList,
+    ) -> None:
         super().__init__(config)
-        self.teacher = teacher
-        self.register_buffer("moments", torch.tensor([[0.0, 1.0]], dtype=torch.float64).repeat(maps, 1))
+        self.teacher, self.shares = teacher, tuple(shares)
+        self.add_module(self.networks_name, networks)
+        self.register_buffer("moments", torch.tensor([[0.0, 1.0]], dtype=torch.float64).repeat(2 * len(networks), 1))
 
     def check(self) -> None:
         if not bool((self.moments[:, 1] > 0).all()) or not bool((self.teacher.std > 0).all()):
             raise DetectorError(f"{self.name}: tensors moments and teacher.std of the saved state must be positive")
 
-    def raw_maps(self, batch: torch.Tensor) -> torch.Tensor:
-        """float32 ``[B, maps, h, w]``, not normalised."""
+    def field_maps(self, network: nn.Module, batch: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Both maps of a receptive field, float32 ``[B, 2, h, w]``, of what its network and the teacher say."""
         raise NotImplementedError
+
+    def raw_maps(self, batch: torch.Tensor) -> torch.Tensor:
+        """float32 ``[B, maps, h, w]``, not normalised: those of each receptive field in turn."""
+        targets = self.teacher(batch).split(self.shares, dim=1)
+        networks = self.get_submodule(self.networks_name).children()
+        fields = zip(networks, targets, strict=True)
+        return torch.cat([self.field_maps(network, batch, target) for network, target in fields], dim=1)
 
     def normalised_maps(self, batch: torch.Tensor) -> torch.Tensor:
         """``raw_maps`` with mean 0 and standard deviation 1 over held-out good images."""
@@ -304,21 +314,48 @@ class PatchDetector(Detector):
         return self.raw_maps(batch)
 
 
-PatchDetectorT = TypeVar("PatchDetectorT", bound=PatchDetector)
-
-
 # The recipe
 
 
 class PatchMethod(Method[ConfigT]):
-    """A method whose students learn from patch teachers, or from an extractor in their place."""
+    """A method whose students learn from patch teachers, or from an extractor in their place.
+
+    A subclass sets ``detector`` and ``stage`` and implements ``networks``.
+    """
+
+    trained = True
+    detector: ClassVar[type[PatchDetector]]
+    stage: ClassVar[type[PatchStage]]
+
+    def networks(self, shares: Sequence[int]) -> nn.ModuleList:
+        """What is trained, one module a receptive field, for a teacher of so many channels each."""
+        raise NotImplementedError
+
+    def learn(self, fitting: Fitting) -> PatchDetector:
+        split, teacher, described = self.described(fitting)
+        shares = self.shares(teacher)
+        networks = blank(lambda: self.networks(shares))
+        default_weights(networks, fitting.seed, bias_first=False)
+        networks.to(fitting.device)
+        fitting.train(self.stage(self.config, networks, described, split.train, shares, fitting.seed))
+        detector = self.detector(self.config, teacher, shares, networks)
+        detector.requires_grad_(False).eval().to(fitting.device)
+        with fitting.clock("normalisation"):
+            detector.set_moments(split.validation, fitting.progress)
+        fitting.note(split.note())
+        return detector
+
+    def blank(self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]) -> PatchDetector:
+        teacher = self._blank_teacher(shapes, weights)
+        shares = self.shares(teacher)
+        return self.detector(self.config, teacher, shares, blank(lambda: self.networks(shares)))
 
     @cached_property
     def extractor(self) -> Extractor:
         """The frozen extractor in the place of the teachers, not adapted; shared by all that is fitted."""
         return create_extractor(self.config.teacher, self.config.layers, self.config.weights)
 
-    def teacher(self, fitting: Fitting, images: Images) -> PatchTeacher | ExtractorTeacher:
+    def _teacher(self, fitting: Fitting, images: Images) -> PatchTeacher | ExtractorTeacher:
         """The frozen teacher on the device, not normalised; an extractor is adapted to the images trained on."""
         config = self.config
         if config.teacher != "patch":
@@ -340,22 +377,14 @@ class PatchMethod(Method[ConfigT]):
         """Who is held out, the teacher, and what it says of the images trained on, which makes it normalised."""
         config = self.config
         split = Split.of(fitting.images, config.validation_share, fitting.seed)
-        teacher = self.teacher(fitting, split.train)
+        teacher = self._teacher(fitting, split.train)
         with fitting.clock("teacher"):
             described = DescribedImages(
                 teacher, split.train, config.transform, config.memory_limit, fitting.device, fitting.progress
             )
         return split, teacher, described
 
-    def normalised(self, detector: PatchDetectorT, split: Split, fitting: Fitting) -> PatchDetectorT:
-        """The detector on the device, its maps brought to one scale on the images that were held out."""
-        detector.requires_grad_(False).eval().to(fitting.device)
-        with fitting.clock("normalisation"):
-            detector.set_moments(split.validation, fitting.progress)
-        fitting.note(split.note())
-        return detector
-
-    def blank_teacher(
+    def _blank_teacher(
         self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]
     ) -> PatchTeacher | ExtractorTeacher:
         """A teacher with room for the saved tensors whose names begin with "teacher."."""
@@ -363,10 +392,7 @@ class PatchMethod(Method[ConfigT]):
         if config.teacher == "patch":
             fields, stride, padding = config.receptive_fields, config.stride, config.padding
             return blank(lambda: PatchTeacher([PatchNetwork(f, stride=stride, padding=padding) for f in fields]))
-        if not weights:
-            raise DetectorError(f"{self.name}: the saved state does not say which weights its teacher had")
-        own = {n.removeprefix(_EXTRACTOR): shape for n, shape in shapes.items() if n.startswith(_EXTRACTOR)}
-        return self._of_extractor(blank_extractor(config.teacher, config.layers, weights[0], own))
+        return self._of_extractor(blank_teacher_extractor(self.name, config.teacher, config.layers, shapes, weights))
 
     def _of_extractor(self, extractor: Extractor) -> ExtractorTeacher:
         stride = self.config.stride

@@ -24,6 +24,7 @@ __all__ = [
     "ReconstructionStage",
     "TrainingParts",
     "UnitImagesConfig",
+    "Window",
     "largest_average",
     "rotated",
 ]
@@ -37,7 +38,15 @@ def _parts(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd, so that a window has a centre")
+    return value
+
+
 TrainingParts = Annotated[tuple[float, ...], AfterValidator(_parts)]
+Window = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+"""Side of a window in pixels."""
 
 
 class UnitImagesConfig(TrainedConfig):
@@ -110,7 +119,7 @@ class AnomalySimulationConfig(ReconstructionConfig):
     perlin_exponents: tuple[int, int] = (0, 5)
     perlin_threshold: float = Field(0.5, ge=0, lt=1)
     focal_gamma: float = Field(2.0, ge=0, allow_inf_nan=False)
-    score_window: int = Field(21, ge=1)
+    score_window: Window = 21
 
     @field_validator("perlin_exponents")
     @classmethod
@@ -124,13 +133,6 @@ class AnomalySimulationConfig(ReconstructionConfig):
     def _differentiable(cls, value: float) -> float:
         if 0 < value < 1:
             raise ValueError("must be 0 or at least 1: between them the gradient has no bound where a pixel is certain")
-        return value
-
-    @field_validator("score_window")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that a window has a centre")
         return value
 
 

@@ -3,6 +3,7 @@ and who is held out to bring maps to one scale (EfficientAD, Uninformed Students
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,13 +12,24 @@ from torch.nn import functional as F
 
 from andon._tools.memory import BoundedStore, capacity
 from andon._tools.seeds import numpy_step_generator
-from andon.core import ProgressCallback
+from andon.core import DetectorError, ProgressCallback
 from andon.data import Images, Transform
-from andon.features import Extractor
+from andon.features import Extractor, blank_extractor
+from andon.weights import WeightsRecord
 
-__all__ = ["DescribedImages", "ExtractorTeacher", "Sampling", "Split", "Teaching", "on_grid"]
+__all__ = [
+    "DescribedImages",
+    "ExtractorTeacher",
+    "NormalisedTeacher",
+    "Sampling",
+    "Split",
+    "Teaching",
+    "blank_teacher_extractor",
+    "on_grid",
+]
 
 _STATISTICS_BATCH = 4
+_EXTRACTOR = "teacher.extractor."
 
 
 class Sampling(NamedTuple):
@@ -47,31 +59,23 @@ class Teaching(Protocol):
         """From now on the output is ``(output − mean) / std``."""
 
 
-class ExtractorTeacher(nn.Module):
-    """A frozen extractor as a teacher: ``[B, 3, H, W]`` to ``[B, channels, h, w]``, all its stages one after the other.
+class NormalisedTeacher(nn.Module):
+    """Base of teachers ``[B, 3, H, W]`` to ``[B, channels, h, w]`` whose outputs are normalised afterwards.
 
-    Buffers: ``mean`` and ``std``, float32 ``[channels]``, by which outputs are normalised; 0 and 1 at first.
-
-    Args:
-        grid: (h, w) of the students' output, to which features are interpolated.
-        sampling: where that grid lies in the image.
+    Buffers: ``mean`` and ``std``, float32 ``[channels]``, by which that is done; 0 and 1 at first.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, extractor: Extractor, grid: tuple[int, int], sampling: Sampling) -> None:
+    def __init__(self, channels: int, device: torch.device | None = None) -> None:
         super().__init__()
-        self.extractor, self.grid, self.sampling = extractor, grid, sampling
-        self.channels = sum(extractor.channels)
-        device = next((tensor.device for tensor in (*extractor.parameters(), *extractor.buffers())), None)
-        self.register_buffer("mean", torch.zeros(self.channels, device=device))
-        self.register_buffer("std", torch.ones(self.channels, device=device))
+        self.channels = channels
+        self.register_buffer("mean", torch.zeros(channels, device=device))
+        self.register_buffer("std", torch.ones(channels, device=device))
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        image = (batch.shape[2], batch.shape[3])
-        parts = [on_grid(stage, image, self.grid, self.sampling) for stage in self.extractor(batch)]
-        output = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    def normalised(self, output: torch.Tensor) -> torch.Tensor:
+        """``(output − mean) / std``, in place."""
         return output.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
 
     @torch.no_grad()
@@ -79,6 +83,48 @@ class ExtractorTeacher(nn.Module):
         """From now on the output is ``(output − mean) / std``, both float32 ``[channels]``; once."""
         self.mean.copy_(mean)
         self.std.copy_(std)
+
+
+class ExtractorTeacher(NormalisedTeacher):
+    """A frozen extractor as a teacher: ``[B, 3, H, W]`` to ``[B, channels, h, w]``, all its stages one after the other.
+
+    Args:
+        grid: (h, w) of the students' output, to which features are interpolated.
+        sampling: where that grid lies in the image.
+    """
+
+    def __init__(self, extractor: Extractor, grid: tuple[int, int], sampling: Sampling) -> None:
+        device = next((tensor.device for tensor in (*extractor.parameters(), *extractor.buffers())), None)
+        super().__init__(sum(extractor.channels), device)
+        self.extractor, self.grid, self.sampling = extractor, grid, sampling
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        image = (batch.shape[2], batch.shape[3])
+        parts = [on_grid(stage, image, self.grid, self.sampling) for stage in self.extractor(batch)]
+        return self.normalised(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+
+
+def blank_teacher_extractor(
+    method: str,
+    backbone: str,
+    layers: Sequence[str],
+    shapes: Mapping[str, Sequence[int]],
+    weights: Sequence[WeightsRecord],
+) -> Extractor:
+    """The extractor of a teacher with room for the saved tensors whose names begin with "teacher.extractor.".
+
+    Args:
+        method: its name, for the message.
+        backbone, layers: see ``create_extractor``.
+        shapes, weights: as ``Method.blank`` gets them.
+
+    Raises:
+        DetectorError: no weights are known.
+    """
+    if not weights:
+        raise DetectorError(f"{method}: the saved state does not say which weights its teacher had")
+    own = {name.removeprefix(_EXTRACTOR): shape for name, shape in shapes.items() if name.startswith(_EXTRACTOR)}
+    return blank_extractor(backbone, layers, weights[0], own)
 
 
 def on_grid(features: torch.Tensor, image: tuple[int, int], grid: tuple[int, int], sampling: Sampling) -> torch.Tensor:

@@ -19,6 +19,7 @@ from andon.methods import FitRun, Fitting, create_method, load
 from andon.methods.cflow import Cflow, CflowConfig, CflowDetector
 from andon.methods.cflow.flows import positional_encoding
 from andon.methods.cflow.training import FlowStage, TrainingFeatures, learning_rate_schedule
+from tests.methods.trainings import smooth_images
 
 SMALL: dict[str, Any] = {
     "backbone": "resnet18",
@@ -37,13 +38,7 @@ Image = np.ndarray[Any, Any]
 
 
 def good_images(n: int, seed: int) -> list[Image]:
-    """Smooth random images on a common ground."""
-    rng = np.random.default_rng(seed)
-    ground = np.random.default_rng(999).uniform(60, 190, (48, 64, 3))
-    return [
-        np.clip(ground + gaussian_filter(rng.normal(0, 60, ground.shape), (2, 2, 0)), 0, 255).astype(np.uint8)
-        for _ in range(n)
-    ]
+    return smooth_images(n, seed, (48, 64))
 
 
 def make(**options: Any) -> Cflow:

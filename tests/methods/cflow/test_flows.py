@@ -10,12 +10,13 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from andon.methods._flows import soft_clamp, standard_normal_log_density
+from andon.methods._flows import soft_clamp
 from andon.methods.cflow.flows import (
     ConditionalFlow,
     CouplingBlock,
     positional_encoding,
     random_rotation,
+    standard_normal_log_density,
 )
 from andon.methods.cflow.grid import GridFlow
 

@@ -19,6 +19,7 @@ from andon.methods.csflow import Csflow, CsflowConfig, CsflowDetector
 from andon.methods.csflow.flow import CrossScaleBlock, CrossScaleFlow, CrossScaleNetwork
 from andon.methods.csflow.pyramid import PyramidExtractor
 from andon.methods.csflow.training import CsflowStage, negative_log_likelihood
+from tests.methods.trainings import assert_goes_on_after_a_kill, smooth_images
 
 SMALL: dict[str, Any] = {
     "backbone": "resnet18",
@@ -35,13 +36,7 @@ Image = np.ndarray[Any, Any]
 
 
 def good_images(n: int, seed: int) -> list[Image]:
-    """Smooth random images on a common ground."""
-    rng = np.random.default_rng(seed)
-    ground = np.random.default_rng(999).uniform(60, 190, (64, 96, 3))
-    return [
-        np.clip(ground + gaussian_filter(rng.normal(0, 60, ground.shape), (2, 2, 0)), 0, 255).astype(np.uint8)
-        for _ in range(n)
-    ]
+    return smooth_images(n, seed, (64, 96))
 
 
 def make(**options: Any) -> Csflow:
@@ -316,20 +311,7 @@ def test_features_that_do_not_fit_in_memory_change_nothing(tmp_path: Path) -> No
 
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = fitted(budget=0.5)
-
-    class KilledError(Exception):
-        pass
-
-    def kill(name: str, done: int, total: int) -> None:
-        if name.startswith("training") and done == total:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        fitted(budget=0.5, run=FitRun(progress=kill, checkpoints=tmp_path, checkpoint_seconds=0.0))
-    resumed = fitted(budget=0.5, run=FitRun(checkpoints=tmp_path, checkpoint_seconds=0.0))
-    for name, tensor in resumed.state_dict().items():
-        assert torch.equal(tensor, whole.state_dict()[name]), name
+    resumed = assert_goes_on_after_a_kill(make(budget=0.5), tmp_path, "training", 4, good_images(6, 0))
     assert resumed.report.notes == ("shortened training: 4 steps instead of 8 (budget 0.5)",)
 
 

@@ -16,12 +16,13 @@ from sklearn.metrics import roc_auc_score
 import andon
 from andon.core import AndonError, DetectorError, TrainingError
 from andon.data import as_images
-from andon.methods import Detector, FitRun, Fitting, create_method
+from andon.methods import FitRun, Fitting, create_method
 from andon.methods.draem import Draem, DraemConfig, DraemDetector
 from andon.methods.draem.anomalies import AUGMENTATIONS, augment_texture, simulate_anomaly
 from andon.methods.draem.networks import DraemNetworks
 from andon.methods.draem.training import DraemStage
 from andon.training import steps_of_epochs
+from tests.methods.trainings import assert_goes_on_after_a_kill, assert_seed_decides, same
 
 SMALL: dict[str, Any] = {
     "transform": {"size": (64, 64)},
@@ -278,40 +279,14 @@ def test_can_be_exported(trained: DraemDetector) -> None:
         torch.testing.assert_close(theirs, ours)
 
 
-def same(a: Detector, b: Detector) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 def test_same_seed_same_result_and_no_global_state() -> None:
-    torch.manual_seed(1)
-    method = make()
-    before = torch.get_rng_state()
-    first = method.fit(good_images(4), seed=3)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    second, other = method.fit(good_images(4), seed=3), method.fit(good_images(4), seed=4)
-    assert same(first, second)
-    assert not same(first, other)
+    assert_seed_decides(make(), good_images(4))
 
 
 def test_goes_on_bit_for_bit_after_being_killed(tmp_path: Path) -> None:
     options: dict[str, Any] = {"epochs": 5, "rotation_probability": 0.5}
     method = make(**options)
-    whole = method.fit(good_images(4), seed=2)
-
-    class KilledError(Exception):
-        pass
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if done >= 3:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        method.fit(good_images(4), seed=2, run=FitRun(progress=stop, checkpoints=tmp_path, checkpoint_seconds=0.0))
-    resumed = method.fit(good_images(4), seed=2, run=FitRun(checkpoints=tmp_path))
-    assert same(whole, resumed)
-    assert resumed.report.curves == whole.report.curves
+    assert_goes_on_after_a_kill(method, tmp_path, "", 3, good_images(4))
     with pytest.raises(TrainingError, match="another run"):
         method.fit(good_images(4, seed=1), seed=2, run=FitRun(checkpoints=tmp_path))
 

@@ -14,12 +14,13 @@ from scipy.ndimage import uniform_filter
 import andon
 from andon.core import ConfigError, DetectorError, ImageArray, TrainingError, WeightsError
 from andon.data import Images, Transform
-from andon.methods import Detector, FitRun, Fitting, create_method
+from andon.methods import FitRun, Fitting, create_method
 from andon.methods.dsr import Dsr, DsrConfig, DsrDetector, training
 from andon.methods.dsr.codebook import load_discrete_latent_model
 from andon.methods.dsr.subspaces import compare, encode, render, restore
 from andon.methods.dsr.training import DecoderStage, UpsamplingStage, learn_mean_codes
 from andon.training import Stage, TrainingReport
+from tests.methods.trainings import same
 
 SIDE = 64
 SMALL: Mapping[str, Any] = {
@@ -70,11 +71,6 @@ def fitted() -> DsrDetector:
     return fit(good_images())
 
 
-def same_state(one: Detector, other: Detector) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
-
-
 # The contract
 
 
@@ -98,9 +94,9 @@ def test_training_leaves_nothing_of_a_batch_in_the_networks() -> None:
 
 def test_same_seed_same_result_and_another_seed_another(fitted: DsrDetector) -> None:
     before = torch.get_rng_state()
-    assert same_state(fitted, fit(good_images()))
+    assert same(fitted, fit(good_images()))
     assert torch.equal(before, torch.get_rng_state())
-    assert not same_state(fitted, fit(good_images(), seed=1))
+    assert not same(fitted, fit(good_images(), seed=1))
 
 
 def test_state_round_trip_is_exact(fitted: DsrDetector, tmp_path: Path) -> None:
@@ -110,7 +106,7 @@ def test_state_round_trip_is_exact(fitted: DsrDetector, tmp_path: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
     one = fitted.predict(good_images(2, seed=2))
     for copy in (restored, andon.load(tmp_path / "dsr.safetensors")):
-        assert same_state(fitted, copy)
+        assert same(fitted, copy)
         assert copy.report == fitted.report
         other = copy.predict(good_images(2, seed=2))
         np.testing.assert_array_equal(one.anomaly_maps, other.anomaly_maps)
@@ -123,7 +119,7 @@ def test_a_saved_state_needs_no_codebook_from_elsewhere(fitted: DsrDetector, mon
 
     monkeypatch.setattr("andon.methods.dsr.method.load_discrete_latent_model", refuse)
     copy = method(weights="absent.safetensors").restore(fitted.state_dict(), fitted.report)
-    assert same_state(fitted, copy)
+    assert same(fitted, copy)
 
 
 def test_wrong_states_are_refused_by_name(fitted: DsrDetector) -> None:
@@ -189,7 +185,7 @@ def test_a_killed_training_ends_where_it_would_have_ended(
         fit(good_images(), run=run)
     resumed = fit(good_images(), run=run)
     assert calls == 7, "a step that was done is not done again"
-    assert same_state(fitted, resumed)
+    assert same(fitted, resumed)
 
 
 # Training

@@ -28,6 +28,7 @@ from andon.methods.efficientad.augmentation import PenaltyImages, colour_jitter
 from andon.methods.efficientad.networks import Networks
 from andon.methods.efficientad.pdn import PDN, SAMPLING, load_teacher, output_size
 from andon.methods.efficientad.training import EfficientAdStage, hard_feature_loss
+from tests.methods.trainings import same
 
 SIDE = 64
 
@@ -87,11 +88,6 @@ def fitted() -> EfficientAdDetector:
     return fit(method(), images())
 
 
-def same_state(one: EfficientAdDetector, other: EfficientAdDetector) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def split(config: EfficientAdConfig, count: int = 5) -> Split:
     return Split.of(Images(images(count)), config.validation_share, 0, validate_on_all=config.extra_normalisation)
 
@@ -133,9 +129,9 @@ def test_scores_do_not_depend_on_batch_mates(fitted: EfficientAdDetector) -> Non
 
 def test_same_seed_same_result_and_another_seed_another(fitted: EfficientAdDetector) -> None:
     before = torch.get_rng_state()
-    assert same_state(fitted, fit(method(), images()))
+    assert same(fitted, fit(method(), images()))
     assert torch.equal(before, torch.get_rng_state())
-    assert not same_state(fitted, fit(method(), images(), seed=1))
+    assert not same(fitted, fit(method(), images(), seed=1))
 
 
 OF_FEATURES = {"teacher": "andon-features", "layers": ("cells",), "weights": "embedded", "steps": 1, "penalty": "none"}
@@ -158,7 +154,7 @@ def test_state_and_file_round_trips_are_exact(
     expected = detector.predict(images(2, seed=2))
     for again in (detector.method.restore(state, detector.report), load(tmp_path / "detector")):
         assert isinstance(again, EfficientAdDetector)
-        assert same_state(detector, again)
+        assert same(detector, again)
         found = again.predict(images(2, seed=2))
         np.testing.assert_array_equal(found.anomaly_maps, expected.anomaly_maps)
         np.testing.assert_array_equal(found.image_scores, expected.image_scores)
@@ -265,7 +261,7 @@ def test_a_killed_training_ends_where_it_would_have_ended(
         method().fit(images(), run=FitRun(progress=killed_progress, **kept))
     resumed = fit(method(), images(), run=FitRun(**kept))
     assert steps == (5 if killed_at == 5 else 1000 + 5), "a step that was done is not done again"
-    assert same_state(fitted, resumed)
+    assert same(fitted, resumed)
 
 
 # Training

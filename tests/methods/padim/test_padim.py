@@ -20,18 +20,13 @@ from andon.features import create_extractor
 from andon.methods import Detector, create_method
 from andon.methods.padim import Padim
 from andon.methods.padim.gaussians import StreamingGaussian, whitening
+from tests.methods.trainings import smooth_images
 
 SMALL: dict[str, Any] = {"weights": "random", "transform": {"size": (64, 80)}, "n_channels": 20}
 
 
 def noise_images(n: int, seed: int) -> list[np.ndarray[Any, Any]]:
-    """Smooth random images on a common ground, so that positions have statistics worth learning."""
-    rng = np.random.default_rng(seed)
-    ground = np.random.default_rng(999).uniform(60, 190, (50, 60, 3))
-    return [
-        np.clip(ground + gaussian_filter(rng.normal(0, 60, ground.shape), (2, 2, 0)), 0, 255).astype(np.uint8)
-        for _ in range(n)
-    ]
+    return smooth_images(n, seed, (50, 60))
 
 
 def make(**options: Any) -> Padim:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from andon.methods._flows import Clamping, soft_clamp, standard_normal_log_density
+from andon.methods._flows import Clamping, soft_clamp
 
 __all__ = [
     "ConditionalFlow",
@@ -25,6 +25,7 @@ __all__ = [
     "Permutation",
     "positional_encoding",
     "random_rotation",
+    "standard_normal_log_density",
 ]
 
 Permutation = Literal["soft", "hard"]
@@ -57,6 +58,11 @@ def positional_encoding(dimensions: int, height: int, width: int) -> torch.Tenso
     columns, rows = line(width), line(height)
     both = [columns[None].expand(height, -1, -1), rows[:, None].expand(-1, width, -1)]
     return torch.cat(both, dim=2).reshape(height * width, dimensions).float()
+
+
+def standard_normal_log_density(z: torch.Tensor) -> torch.Tensor:
+    """Log density of N(0, I) at ``[N, C]``: ``[N]``."""
+    return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
 
 
 def random_rotation(dimensions: int, generator: torch.Generator) -> torch.Tensor:

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from andon._tools.networks import blank
 from andon.core import DetectorError, ProgressCallback, TrainingError
 from andon.data import Images
-from andon.features import Extractor, blank_extractor, create_extractor
+from andon.features import Extractor, create_extractor
 from andon.methods._maps import upsample
-from andon.methods._teachers import DescribedImages, ExtractorTeacher, Split
+from andon.methods._teachers import DescribedImages, ExtractorTeacher, Split, blank_teacher_extractor
 from andon.methods.base import Detector, Fitting, Method, MethodConfig
 from andon.methods.efficientad.augmentation import PenaltyImages
 from andon.methods.efficientad.config import EfficientAdConfig
@@ -28,7 +28,6 @@ __all__ = ["EfficientAd", "EfficientAdDetector"]
 
 _PAD = 4
 """Vectors that a map without padding lacks at each side (section 3.3)."""
-_EXTRACTOR = "teacher.extractor."
 _STUDY: Mapping[str, Any] = {"size": "medium", "epochs": 250, "validation_share": 0.05}
 _QUICK: Mapping[str, Any] = {
     "teacher": "andon-features",
@@ -155,10 +154,7 @@ class EfficientAd(Method[EfficientAdConfig]):
         config = self.config
         if config.teacher == "pdn":
             return blank(lambda: PDN(config.size))
-        if not weights:
-            raise DetectorError(f"{self.name}: the saved state does not say which weights its teacher had")
-        own = {n.removeprefix(_EXTRACTOR): shape for n, shape in shapes.items() if n.startswith(_EXTRACTOR)}
-        extractor = blank_extractor(config.teacher, config.layers, weights[0], own)
+        extractor = blank_teacher_extractor(self.name, config.teacher, config.layers, shapes, weights)
         return extractor_teacher(extractor, config.transform.output_size)
 
     def _teacher(self, fitting: Fitting, images: Images) -> tuple[Teacher, WeightsRecord]:

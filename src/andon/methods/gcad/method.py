@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
-from andon._tools.networks import blank, default_weights
-from andon.methods._patch_teachers import (
-    DESIGNED_TEACHER,
-    PatchBatch,
-    PatchDetector,
-    PatchMethod,
-    PatchStage,
-    PatchTeacher,
-)
-from andon.methods._teachers import ExtractorTeacher
-from andon.methods.base import Fitting, MethodConfig
+from andon.methods._patch_teachers import DESIGNED_TEACHER, PatchBatch, PatchDetector, PatchMethod, PatchStage
+from andon.methods.base import MethodConfig
 from andon.methods.gcad.config import GcadConfig
 from andon.methods.gcad.networks import FieldNetworks
-from andon.weights import WeightsRecord
 
 __all__ = ["Gcad", "GcadDetector"]
 
@@ -33,22 +23,12 @@ class GcadDetector(PatchDetector):
     """
 
     config: GcadConfig
+    fields: nn.ModuleList
+    networks_name = "fields"
     branch_names = ("structural", "logical")
 
-    def __init__(
-        self,
-        config: GcadConfig,
-        teacher: PatchTeacher | ExtractorTeacher,
-        shares: Sequence[int],
-        fields: nn.ModuleList,
-    ) -> None:
-        super().__init__(config, teacher, 2 * len(fields))
-        self.shares, self.fields = tuple(shares), fields
-
-    def raw_maps(self, batch: torch.Tensor) -> torch.Tensor:
-        targets = self.teacher(batch).split(self.shares, dim=1)
-        fields = zip(self._networks(), targets, strict=True)
-        return torch.cat([networks.branches(batch, target) for networks, target in fields], dim=1)
+    def field_maps(self, network: nn.Module, batch: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return cast(FieldNetworks, network).branches(batch, target)
 
     def branches(self, batch: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """What each branch says alone, on its normalised scale: image scores ``[B]`` and maps ``[B, h, w]``; the sum of
@@ -56,9 +36,6 @@ class GcadDetector(PatchDetector):
         maps = self.normalised_maps(batch)
         alone = [self.enlarged(maps[:, number::2].mean(1)) for number in range(2)]
         return {name: (each.amax((1, 2)), each) for name, each in zip(self.branch_names, alone, strict=True)}
-
-    def _networks(self) -> list[FieldNetworks]:
-        return [networks for networks in self.fields if isinstance(networks, FieldNetworks)]
 
 
 class _Training(PatchStage):
@@ -95,27 +72,14 @@ class Gcad(PatchMethod[GcadConfig]):
         "Bergmann et al., Beyond dents and scratches: logical constraints in unsupervised anomaly detection and "
         "localization, IJCV 2022, doi:10.1007/s11263-022-01578-9"
     )
-    trained = True
     Config: ClassVar[type[MethodConfig]] = GcadConfig
+    detector = GcadDetector
+    stage = _Training
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "study": {},
         "default": {**_QUICK, "receptive_fields": (33,), "teacher": "efficientnet_lite0", "layers": ("row3",)},
         "designed": {**_QUICK, **DESIGNED_TEACHER},
     }
 
-    def learn(self, fitting: Fitting) -> GcadDetector:
-        split, teacher, described = self.described(fitting)
-        fields = self._fields(self.shares(teacher))
-        default_weights(fields, fitting.seed, bias_first=False)
-        fields.to(fitting.device)
-        fitting.train(_Training(self.config, fields, described, split.train, self.shares(teacher), fitting.seed))
-        detector = GcadDetector(self.config, teacher, self.shares(teacher), fields)
-        return self.normalised(detector, split, fitting)
-
-    def blank(self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]) -> GcadDetector:
-        teacher = self.blank_teacher(shapes, weights)
-        shares = self.shares(teacher)
-        return GcadDetector(self.config, teacher, shares, self._fields(shares))
-
-    def _fields(self, shares: Sequence[int]) -> nn.ModuleList:
-        return blank(lambda: nn.ModuleList(FieldNetworks(self.config, channels) for channels in shares))
+    def networks(self, shares: Sequence[int]) -> nn.ModuleList:
+        return nn.ModuleList(FieldNetworks(self.config, channels) for channels in shares)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from andon.methods._reconstruction import ReconstructionConfig, TrainingParts
+from andon.methods._reconstruction import ReconstructionConfig, TrainingParts, Window
 
 __all__ = ["PRESETS", "RiadConfig"]
 
@@ -44,21 +44,14 @@ class RiadConfig(ReconstructionConfig):
     gradients: Literal["grey", "colours"] = "grey"
     gms_weight: float = Field(1.0, ge=0)
     ssim_weight: float = Field(1.0, ge=0)
-    ssim_window: int = Field(11, ge=1)
-    map_window: int = Field(21, ge=1)
+    ssim_window: Window = 11
+    map_window: Window = 21
 
     @field_validator("region_sizes")
     @classmethod
     def _regions(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size < 1 for size in value) or len(set(value)) < len(value):
             raise ValueError(f"must be different numbers of pixels, at least 1, not {list(value)}")
-        return value
-
-    @field_validator("ssim_window", "map_window")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that a window has a centre")
         return value
 
     @model_validator(mode="after")

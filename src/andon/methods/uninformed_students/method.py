@@ -8,20 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from andon._tools.networks import blank, default_weights
 from andon.methods._patch_networks import PatchNetwork
-from andon.methods._patch_teachers import (
-    DESIGNED_TEACHER,
-    PatchBatch,
-    PatchDetector,
-    PatchMethod,
-    PatchStage,
-    PatchTeacher,
-)
-from andon.methods._teachers import ExtractorTeacher
-from andon.methods.base import Fitting, MethodConfig
+from andon.methods._patch_teachers import DESIGNED_TEACHER, PatchBatch, PatchDetector, PatchMethod, PatchStage
+from andon.methods.base import MethodConfig
 from andon.methods.uninformed_students.config import UninformedStudentsConfig
-from andon.weights import WeightsRecord
 
 __all__ = ["Students", "UninformedStudents", "UninformedStudentsDetector", "error_and_variance"]
 
@@ -67,23 +57,11 @@ class UninformedStudentsDetector(PatchDetector):
     """
 
     config: UninformedStudentsConfig
+    ensembles: nn.ModuleList
+    networks_name = "ensembles"
 
-    def __init__(
-        self,
-        config: UninformedStudentsConfig,
-        teacher: PatchTeacher | ExtractorTeacher,
-        shares: Sequence[int],
-        ensembles: nn.ModuleList,
-    ) -> None:
-        super().__init__(config, teacher, 2 * len(ensembles))
-        self.shares, self.ensembles = tuple(shares), ensembles
-
-    def raw_maps(self, batch: torch.Tensor) -> torch.Tensor:
-        targets = self.teacher(batch).split(self.shares, dim=1)
-        maps: list[torch.Tensor] = []
-        for ensemble, target in zip(self.ensembles, targets, strict=True):
-            maps += error_and_variance(ensemble(batch), target)
-        return torch.stack(maps, dim=1)
+    def field_maps(self, network: nn.Module, batch: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return torch.stack(error_and_variance(network(batch), target), dim=1)
 
 
 class _Training(PatchStage):
@@ -123,8 +101,9 @@ class UninformedStudents(PatchMethod[UninformedStudentsConfig]):
         "Bergmann et al., Uninformed students: student-teacher anomaly detection with discriminative latent "
         "embeddings, CVPR 2020, arXiv:1911.02357"
     )
-    trained = True
     Config: ClassVar[type[MethodConfig]] = UninformedStudentsConfig
+    detector = UninformedStudentsDetector
+    stage = _Training
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "study": {},
         "default": {
@@ -136,22 +115,5 @@ class UninformedStudents(PatchMethod[UninformedStudentsConfig]):
         "designed": {**_QUICK, **DESIGNED_TEACHER},
     }
 
-    def learn(self, fitting: Fitting) -> UninformedStudentsDetector:
-        split, teacher, described = self.described(fitting)
-        ensembles = self._ensembles(self.shares(teacher))
-        default_weights(ensembles, fitting.seed, bias_first=False)
-        ensembles.to(fitting.device)
-        fitting.train(_Training(self.config, ensembles, described, split.train, self.shares(teacher), fitting.seed))
-        detector = UninformedStudentsDetector(self.config, teacher, self.shares(teacher), ensembles)
-        return self.normalised(detector, split, fitting)
-
-    def blank(
-        self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]
-    ) -> UninformedStudentsDetector:
-        teacher = self.blank_teacher(shapes, weights)
-        shares = self.shares(teacher)
-        return UninformedStudentsDetector(self.config, teacher, shares, self._ensembles(shares))
-
-    def _ensembles(self, shares: Sequence[int]) -> nn.ModuleList:
-        config = self.config
-        return blank(lambda: nn.ModuleList(Students(config, i, channels) for i, channels in enumerate(shares)))
+    def networks(self, shares: Sequence[int]) -> nn.ModuleList:
+        return nn.ModuleList(Students(self.config, number, channels) for number, channels in enumerate(shares))
