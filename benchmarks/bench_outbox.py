@@ -161,8 +161,8 @@ def speed(folder: Path, port: int, count: int = 2000) -> list[str]:
     there = broker(folder, port)
     message = {"type": "verdict", "verdict": "pass", "score": 1.0, "regions": [{"x": 1, "y": 2}] * 5}
     rates = []
-    for name, outputs in (("put", []), ("line", [MqttOutput("127.0.0.1", port, "line")])):
-        box, begun = Outbox(folder / f"{name}.sqlite", outputs or [Nobody()]), time.perf_counter()
+    for name, output in (("put", Nobody()), ("line", MqttOutput("127.0.0.1", port, "line"))):
+        box, begun = Outbox(folder / f"{name}.sqlite", [output]), time.perf_counter()
         for _ in range(count):
             box.put(message)
         box.flush(120)

@@ -31,7 +31,7 @@ import torch
 
 from andon.core import AndonError
 from andon.inspection import Inspector, load_inspector, train_inspector
-from tests.fuzz.fuzz_doors import _alarm, _Hang, _reset_peak, _status
+from tests.fuzz.fuzz_doors import _alarm, _Hang, _reset_peak, _status, write
 from tests.inspection.damage import forged, harmed
 from tests.inspection.parts import part
 
@@ -102,25 +102,33 @@ def run(inputs: int, seed: int, folder: Path) -> tuple[Counter[str], float, list
     return counts, peak, faults
 
 
-def line(counts: Counter[str], peak: float, inputs: int, seed: int) -> str:
-    outcomes = ("refused", "let in", "unharmed", "forged, sound")
-    columns = (*outcomes, *_FAULTS)
+def one_row(
+    script: str, columns: tuple[str, ...], counts: Counter[str], peak: float, options: argparse.Namespace
+) -> str:
+    """The table of a script's inputs, with the command that makes it."""
+    inputs, seed = options.inputs, options.seed
     return (
-        f"`python -m tests.fuzz.fuzz_inspector --inputs {inputs} --seed {seed} --write docs/reliability.md`, "
+        f"`python -m tests.fuzz.{script} --inputs {inputs} --seed {seed} --write docs/reliability.md`, "
         f"{datetime.date.today()}, Python {platform.python_version()}:\n\n"
         f"| inputs | {' | '.join(columns)} | peak, MB |\n|{'---:|' * (len(columns) + 2)}\n"
         f"| {inputs} | {' | '.join(str(counts[c]) for c in columns)} | {max(0.0, peak):.0f} |\n"
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def given(description: str | None) -> argparse.Namespace:
+    """Options of a script; what it runs is quiet, and has one thread."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    return options
+
+
+def main() -> int:
+    options = given(__doc__)
     signal.signal(signal.SIGALRM, _alarm)
     most = int(_status("VmSize") + 8192) * 2**20  # a forged size must not take the machine down
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -129,12 +137,11 @@ def main() -> int:
         counts, peak, faults = run(options.inputs, options.seed, Path(folder))
     for fault in faults[:10]:
         print(fault)
-    table = line(counts, peak, options.inputs, options.seed)
+    columns = ("refused", "let in", "unharmed", "forged, sound", *_FAULTS)
+    table = one_row("fuzz_inspector", columns, counts, peak, options)
     print(f"{table}{time.monotonic() - started:.0f} s")
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        head, _, tail = page.partition(_BEGIN)
-        options.write.write_text(f"{head}{_BEGIN}\n{table}{_END}{tail.partition(_END)[2]}", encoding="utf-8")
+        write(options.write, table, _BEGIN, _END)
     return int(bool(faults))
 
 

@@ -13,18 +13,14 @@ the service's JSON (or the page's HTML), a path of the machine in an answer, no 
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import http.client
 import json
 import logging
-import platform
 import socket
 import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +28,13 @@ from unittest import mock
 from urllib.parse import quote_from_bytes
 
 import numpy as np
-import torch
 
 from andon.inspection import Limits, Station, train_inspector
 from andon.inspection.station import _protocol
 from tests.fuzz.damage import damaged, damaged_text
 from tests.fuzz.doors import _images
-from tests.fuzz.fuzz_doors import _reset_peak, _status
+from tests.fuzz.fuzz_doors import _reset_peak, _status, write
+from tests.fuzz.fuzz_inspector import given, one_row
 from tests.inspection.parts import part
 from tests.inspection.station.serving import image_bytes, served
 
@@ -263,35 +259,18 @@ def _send_all(
             tally.faults.append(f"input {number} ({kind}): {outcome}: {text}")
 
 
-def table(tally: Tally, inputs: int, seed: int) -> str:
-    columns = ("answered", "refused", "unavailable", "closed", *_FAULTS)
-    return (
-        f"`python -m tests.fuzz.fuzz_station --inputs {inputs} --seed {seed} --write docs/reliability.md`, "
-        f"{datetime.date.today()}, Python {platform.python_version()}:\n\n"
-        f"| inputs | {' | '.join(columns)} | peak, MB |\n|{'---:|' * (len(columns) + 2)}\n"
-        f"| {inputs} | {' | '.join(str(tally.counts[c]) for c in columns)} | {max(0.0, tally.peak):.0f} |\n"
-    )
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="page whose table is replaced")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    options = given(__doc__)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tally = run(options.inputs, options.seed, Path(folder))
     for fault in tally.faults[:20]:
         print(fault)
-    text = table(tally, options.inputs, options.seed)
+    columns = ("answered", "refused", "unavailable", "closed", *_FAULTS)
+    text = one_row("fuzz_station", columns, tally.counts, tally.peak, options)
     print(f"{text}{dict(tally.kinds)}, {time.monotonic() - started:.0f} s")
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        head, _, tail = page.partition(_BEGIN)
-        options.write.write_text(f"{head}{_BEGIN}\n{text}{_END}{tail.partition(_END)[2]}", encoding="utf-8")
+        write(options.write, text, _BEGIN, _END)
     return int(bool(tally.faults))
 
 

@@ -7,6 +7,7 @@ do not look like the others: a mislabelled image is among them, and at their top
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,13 +132,23 @@ class DataCheck:
         return tuple(pair for pair in self.duplicates if split[pair.first] != split[pair.second])
 
     @property
+    def counts(self) -> Counter[str]:
+        """Images by split and kind ("train/good"), in order of appearance."""
+        return Counter(f"{image.sample.split}/{image.sample.defect_type}" for image in self.images)
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """Images by (height, width)."""
+        return Counter(image.size for image in self.images)
+
+    @property
     def suspicious(self) -> bool:
         """Whether anything is to be looked at before training."""
         return bool(self.blurred or self.outliers or self.duplicates or self.unreadable)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-able values; images by their ids."""
-        ids = [image.sample.id for image in self.images]
+        ids, leaks = [image.sample.id for image in self.images], set(self.leaks)
         return {
             "category": self.category.name,
             "images": [
@@ -157,7 +168,7 @@ class DataCheck:
             "outlier_from": OUTLIER_FROM,
             "outliers": [ids[i] for i in self.outliers],
             "near_duplicates": [
-                {"ids": [ids[p.first], ids[p.second]], "correlation": p.correlation, "leak": p in self.leaks}
+                {"ids": [ids[p.first], ids[p.second]], "correlation": p.correlation, "leak": p in leaks}
                 for p in self.duplicates
             ],
             "modes": [{"n": len(mode.images), "example": ids[mode.example]} for mode in self.modes],

@@ -29,7 +29,7 @@ from andon.inspection.file import InspectorFile, Provenance, SecondDay
 from andon.inspection.regions import EVERYWHERE, Regions
 from andon.methods import Detector, Method, Recalls, load_bytes
 
-__all__ = ["Box", "Inspector", "Verdict", "VerdictName", "load_inspector", "promise"]
+__all__ = ["Box", "Inspector", "Verdict", "VerdictName", "inspector_of", "load_inspector", "promise"]
 
 VerdictName = Literal["pass", "look", "stop", "part not found"]
 _SHAPE = 0.02
@@ -310,9 +310,18 @@ def load_inspector(
         DetectorError: no such file, none of an inspector, damaged, changed, of a newer version, or of a method that is
             not known.
     """
-    file = InspectorFile.read(path)
+    return inspector_of(InspectorFile.read(path), device=device, method=method)
+
+
+def inspector_of(
+    file: InspectorFile, *, device: torch.device | str = "cpu", method: Method[Any] | None = None
+) -> Inspector:
+    """The inspector of a file that was read; the rest as ``load_inspector``."""
     detector = load_bytes(
-        bytes(file.members["detector.safetensors"]), name=f"{path}: detector.safetensors", device=device, method=method
+        bytes(file.members["detector.safetensors"]),
+        name=f"{file.name}: detector.safetensors",
+        device=device,
+        method=method,
     )
     if file.origins is not None and isinstance(detector, Recalls):
         detector.origins = torch.from_numpy(file.origins).long().to(device)

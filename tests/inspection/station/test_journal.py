@@ -176,6 +176,8 @@ def test_events_the_newest_first(path: Path) -> None:
     journal.event("cap", "drift", "Bob", "reset")
     assert [e.text for e in journal.events("seal")] == ["2", "1", "0"]
     assert journal.events()[0].inspector == "cap"
+    assert journal.drift_reset("cap") == journal.events("cap")[0].at
+    assert journal.drift_reset("seal") == 0
     journal.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 from andon.core import ConfigError, DataError, DetectorError, StoreError
 from andon.inspection import Inspector, InspectorFile, Limits, Retention, Station, Verdict, load_inspector
 from andon.inspection.station.errors import BusyError, UnknownError
-from andon.inspection.station.outbox import Message
+from andon.inspection.station.outbox import Message, OutputError
 from andon.inspection.station.served import model_fingerprint
 from tests.inspection.parts import part
 from tests.inspection.station.serving import image_bytes
@@ -251,6 +251,41 @@ def test_monitors_go_on_where_they_were(inspector: Inspector, tmp_path: Path) ->
     station = Station({"seal": inspector}, tmp_path)
     assert station.monitor().state.n == 1
     station.close()
+
+
+class Slow(Receiver):
+    """Takes its time, or never takes anything."""
+
+    def __init__(self, seconds: float, *, away: bool = False) -> None:
+        super().__init__()
+        self.seconds, self.away = seconds, away
+
+    def send(self, message: Message) -> None:
+        time.sleep(self.seconds)
+        if self.away:
+            raise OutputError("nobody answers")
+        super().send(message)
+
+
+def test_what_waits_to_be_sent_is_sent_before_the_end_as_far_as_there_is_time(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    receiver = Slow(0.2)
+    station = Station({"seal": inspector}, tmp_path / "here", outputs=[receiver])
+    for index in range(4):
+        station.inspect(image_bytes(60 + index))
+    station.close(20)
+    assert len(receiver.got) == 4
+
+    station = Station({"seal": inspector}, tmp_path / "away", outputs=[Slow(0.0, away=True)])
+    station.inspect(image_bytes(60))
+    began = time.monotonic()
+    station.close(0.5)
+    assert 0.5 <= time.monotonic() - began < 10
+    again = Receiver()
+    station = Station({"seal": inspector}, tmp_path / "away", outputs=[again])
+    station.close(20)
+    assert len(again.got) == 1, "what was not sent waits for the next start"
 
 
 def test_the_line_is_told_of_verdicts_reviews_and_drift(inspector: Inspector, tmp_path: Path) -> None:

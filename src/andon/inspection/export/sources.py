@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from andon._tools.files import sha256_of_file
 from andon.core import ConfigError, DataError, DetectorError, ImageArray
 from andon.data import Images, images_below
 from andon.inspection.inspector import Inspector, load_inspector
@@ -91,7 +92,7 @@ def load_any(path: Path) -> Source:
         AndonError: missing, damaged, of a newer version, or an inspector of which a model cannot hold all.
     """
     if path.suffix.lower() != _INSPECTOR:
-        return Source(load(path), path.name, _digest(path))
+        return Source(load(path), path.name, sha256_of_file(path))
     return _of_inspector(load_inspector(path), path)
 
 
@@ -105,17 +106,12 @@ def _of_inspector(inspector: Inspector, path: Path) -> Source:
     return Source(
         inspector.detector,
         path.name,
-        _digest(path),
+        sha256_of_file(path),
         thresholds,
         inspector.regions,
         inspector.provenance.size,
         inspector.thumbnail,
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_images(paths: Sequence[Path]) -> Images:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from andon._tools.files import sha256_of_file
 from andon.core import ConfigError, DataError, DetectorError, ImageArray, ProgressCallback, no_progress
 from andon.data import Images
 from andon.inspection.export.agreement import Agreement, compare
@@ -135,9 +135,4 @@ def _same_files(model: Path, sidecar: Sidecar) -> bool:
     found: Sequence[Path] = [model.with_name(Path(name).name) for name in sidecar.files]
     if model.name not in sidecar.files or not all(path.is_file() for path in found):
         return False
-    return all(_digest(path) == sidecar.files[path.name] for path in found)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return all(sha256_of_file(path) == sidecar.files[path.name] for path in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -19,7 +18,7 @@ from typing import Literal
 import torch
 
 from andon import __version__
-from andon._tools.files import written_atomically
+from andon._tools.files import sha256_of_file, written_atomically
 from andon._tools.text import first_line
 from andon.core import ConfigError, DataError, DetectorError, ImageArray, ProgressCallback, no_progress
 from andon.data import ImageLike, Images, as_images
@@ -274,5 +273,5 @@ def _sidecar(
                 png=png_of(image) if index < embedded else None,
             )
         )
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    digests = {path.name: sha256_of_file(path) for path in files}
     return Sidecar(metadata=metadata, files=digests, tolerance=agreement.tolerance, images=tuple(rows))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from andon.inspection.station.journal import Entry, Review
+from andon.inspection.inspector import VerdictName
+from andon.inspection.station.journal import Entry, Review, Word
 from andon.inspection.station.station import Inspected, Served
 
 __all__ = [
@@ -29,11 +31,8 @@ __all__ = [
     "ReviewRequest",
     "SendAgainRequest",
     "SentAgainAnswer",
-    "VerdictWord",
     "review_answer",
 ]
-
-VerdictWord = Literal["pass", "look", "stop", "part not found"]
 
 
 class _Answer(BaseModel):
@@ -76,7 +75,7 @@ class ReviewAnswer(_Answer):
 
     entry: int
     at: datetime
-    word: Literal["good", "defective"]
+    word: Word
     who: str
     note: str
 
@@ -90,7 +89,7 @@ class EntryAnswer(_Answer):
     model: str = Field(description="Fingerprint of the model, whatever its thresholds.")
     name: str = Field(description="Of the image, as it was sent.")
     digest: str = Field(description="SHA-256 of the image's bytes.")
-    verdict: VerdictWord
+    verdict: VerdictName
     score: float | None = Field(description="Higher is more anomalous; null where the part was not found.")
     p_value: float | None = Field(description="How rare so high a score is among good parts.")
     thresholds: ThresholdsAnswer
@@ -115,7 +114,9 @@ class InspectionAnswer(EntryAnswer):
     heat_map: str | None = Field(default=None, description="PNG, base64; null unless asked for.")
 
     @classmethod
-    def given(cls, done: Inspected, heat_map: str | None) -> InspectionAnswer:
+    def given(cls, done: Inspected, overlay: bytes | None) -> InspectionAnswer:
+        """Of a verdict, with its overlay as a PNG file where it was asked for."""
+        heat_map = None if overlay is None else base64.b64encode(overlay).decode()
         return cls(**entry_fields(done.entry), promise=done.served.inspector.promise(), heat_map=heat_map)
 
 
@@ -203,7 +204,7 @@ class ReviewRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    word: Literal["good", "defective"]
+    word: Word
     who: Annotated[str, Field(min_length=1, max_length=200)]
     note: Annotated[str, Field(max_length=2000)] = ""
 

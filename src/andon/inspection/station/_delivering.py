@@ -17,6 +17,7 @@ from andon.inspection.station._api import (
 )
 from andon.inspection.station._views import moment as clock
 from andon.inspection.station.errors import UnknownError
+from andon.inspection.station.jobs import plain
 from andon.inspection.station.outbox import Aside, Outbox, OutputStatus
 from andon.inspection.station.station import Station
 
@@ -115,5 +116,4 @@ def _refused(box: Outbox, name: str, aside: Aside) -> _Refused:
 
 def _words(box: Outbox, name: str, reason: str) -> str:
     """A reason without the output's name and the queue's folder, on one line of printable characters."""
-    words = reason.removeprefix(f"{name}: ").replace(str(box.path), box.path.name)
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words[:500])
+    return plain(reason.removeprefix(f"{name}: ").replace(str(box.path), box.path.name), 500)

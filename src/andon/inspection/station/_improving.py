@@ -6,13 +6,13 @@ import re
 import tempfile
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from andon.core import AndonError, ConfigError
-from andon.inspection.station.journal import Entry, Word
+from andon.inspection.station.journal import WORDS, Entry, Word
 from andon.inspection.station.station import Served, Station
 from andon.inspection.updating import Proposal, propose_update
 from andon.inspection.versions import Version, accept_update, earlier_versions, roll_back, undone_on_failure
@@ -42,7 +42,6 @@ class Work:
     step: str = "reading images"
     proposal: Proposal | None = None
     error: str = ""
-    _images: tuple[int, ...] = field(default=(), repr=False)
 
 
 class Improvements:
@@ -62,15 +61,14 @@ class Improvements:
         except ValueError:
             return 0.0
 
-    def reviewed(self, served: Served, word: Word, most: int = MOST_IMAGES) -> list[Entry]:
-        """What was reviewed since the file's date and whose image is at hand, the oldest first, the last ``most``."""
-        since, found, before = self.date(served), list[Entry](), None
-        entries = self._station.journal.entries(inspector=served.name, reviewed=True, before=before, limit=_READ)
-        for entry in entries:
-            new = entry.review is not None and entry.review.word == word and entry.review.at >= since
-            if new and entry.has_image and len(found) < most:
-                found.append(entry)
-        return found[::-1]
+    def reviewed(self, served: Served) -> dict[Word, list[Entry]]:
+        """What was reviewed since the file's date and whose image is kept, the oldest first, the last
+        ``MOST_IMAGES`` of each word."""
+        since, found = self.date(served), {word: list[Entry]() for word in WORDS}
+        for entry in self._station.journal.entries(inspector=served.name, reviewed=True, limit=_READ):
+            if entry.review is not None and entry.review.at >= since and entry.has_image:
+                found[entry.review.word].append(entry)
+        return {word: entries[:MOST_IMAGES][::-1] for word, entries in found.items()}
 
     def work(self, served: Served) -> Work | None:
         """What was asked for last, as long as the inspector is the same."""
@@ -87,14 +85,15 @@ class Improvements:
         Raises:
             ConfigError: nothing was chosen, or another one is being worked out.
         """
-        good = [entry for entry in self.reviewed(served, "good") if entry.id in chosen]
+        reviewed = self.reviewed(served)
+        good = [entry for entry in reviewed["good"] if entry.id in chosen]
         if not good:
             raise ConfigError("choose at least one good image")
         with self._lock:
             if any(work.state == "working" for work in self._works.values()):
                 raise ConfigError("another update is being worked out; wait for it")
             work = self._works[served.name] = Work(served.fingerprint)
-        defects = self.reviewed(served, "defective", _MOST_DEFECTS)
+        defects = reviewed["defective"][-_MOST_DEFECTS:]
         threading.Thread(
             target=self._work_out, args=(work, served, good, defects), name="andon-update", daemon=True
         ).start()

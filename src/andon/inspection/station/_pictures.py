@@ -18,13 +18,13 @@ from andon.inspection.station.errors import UnknownError
 from andon.inspection.station.journal import Entry
 from andon.inspection.station.station import Served, Station
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "png_bytes"]
 
 _KEPT_BYTES = 2**26
 _MAX_SIDE = 1600
 _HEAT_SIDE = 1000
-_THUMB = (192, 144)
-_QUALITY = 92
+_JPEG = {"image": (_MAX_SIDE, 92), "thumb": (192, 80)}
+"""Longest side and quality."""
 
 
 class Pictures:
@@ -47,11 +47,11 @@ class Pictures:
         """
         if self._aligned(entry):
             return self._looked(entry, "image")
-        return self._made("image", entry.digest, lambda: _jpeg(self._pixels(entry), _MAX_SIDE, _QUALITY))
+        return self._made("image", entry.digest, lambda: self._as_sent(entry, "image", "thumb"))
 
     def thumb(self, entry: Entry) -> bytes:
         """The same, small, in the frame of the camera."""
-        return self._made("thumb", entry.digest, lambda: _jpeg(self._pixels(entry), max(_THUMB), 80))
+        return self._made("thumb", entry.digest, lambda: self._as_sent(entry, "thumb"))
 
     def heat(self, entry: Entry) -> bytes:
         """The heat map that led to its verdict, PNG with an alpha channel.
@@ -66,7 +66,9 @@ class Pictures:
         mask = served.inspector.regions.mask
         if mask is None:
             raise UnknownError(f"{served.name}: ignores nothing")
-        return self._made("ignored", served.model, lambda: _png(ignored_layer(mask, max_side=_MAX_SIDE)))
+        return self._made(
+            "ignored", served.model, lambda: {"ignored": png_bytes(ignored_layer(mask, max_side=_MAX_SIDE))}
+        )
 
     def at_hand(self, entry: Entry) -> bool:
         """Whether the entry's image can be shown."""
@@ -74,7 +76,7 @@ class Pictures:
 
     def _aligned(self, entry: Entry) -> bool:
         """Whether what was looked at is another picture than what was sent, and can be made again."""
-        served = next((self._station.served(n) for n in self._station.names if n == entry.inspector), None)
+        served = self._station.served(entry.inspector) if entry.inspector in self._station.names else None
         return (
             served is not None
             and served.model == entry.model
@@ -82,42 +84,48 @@ class Pictures:
             and entry.score is not None
         )
 
-    def _pixels(self, entry: Entry) -> ImageArray:
+    def _as_sent(self, entry: Entry, *kinds: str) -> dict[str, bytes]:
+        """Pictures in the frame of the camera, of one decoding."""
         data = self._station.image(entry.id)
         if data is None:
             raise UnknownError(f"entry {entry.id}: its image is not kept")
-        return decode_image(data, entry.name, max_pixels=self._station.limits.max_pixels)
+        pixels = decode_image(data, entry.name, max_pixels=self._station.limits.max_pixels)
+        return {kind: _jpeg(pixels, *_JPEG[kind]) for kind in kinds}
 
     def _looked(self, entry: Entry, what: str) -> bytes:
-        """What only inspecting it again shows: its map, and its frame."""
+        """What only inspecting it again shows: its map, and its frame; a page asks for both."""
         key = f"{entry.digest}-{entry.model}-{entry.look!r}-{entry.stop!r}"
 
-        def make() -> bytes:
-            seen = self._station.look_again(entry.id)
-            frame = seen.image if seen.verdict.frame is None else seen.verdict.frame
-            if what == "image":
-                return _jpeg(frame, _MAX_SIDE, _QUALITY)
+        def make() -> dict[str, bytes]:
+            seen, made = self._station.look_again(entry.id), dict[str, bytes]()
+            if what == "image" or seen.verdict.frame is not None:
+                frame = seen.image if seen.verdict.frame is None else seen.verdict.frame
+                made["image"] = _jpeg(frame, *_JPEG["image"])
             layer = heat_layer(seen.served.inspector, seen.verdict, max_side=_HEAT_SIDE)
-            if layer is None:
+            if layer is not None:
+                made["heat"] = png_bytes(layer)
+            elif what == "heat":
                 raise UnknownError(f"entry {entry.id}: there is no heat map")
-            return _png(layer)
+            return made
 
         return self._made(what, key, make)
 
-    def _made(self, what: str, key: str, make: Callable[[], bytes]) -> bytes:
+    def _made(self, what: str, key: str, make: Callable[[], dict[str, bytes]]) -> bytes:
+        """A picture, made with those that are asked for beside it where it is not at hand."""
         if (found := self._find((what, key))) is not None:
             return found
         with self._lock:
             if (found := self._find((what, key))) is not None:
                 return found
             made = make()
-            self._keep((what, key), made)
-        return made
+            for kind, picture in made.items():
+                self._keep((kind, key), picture)
+        return made[what]
 
     def _keep(self, key: tuple[str, str], made: bytes) -> None:
         with self._kept_lock:
+            self._kept_bytes += len(made) - len(self._kept.pop(key, b""))
             self._kept[key] = made
-            self._kept_bytes += len(made)
             while self._kept_bytes > _KEPT_BYTES:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
 
@@ -135,7 +143,8 @@ def _jpeg(image: ImageArray, max_side: int, quality: int) -> bytes:
     return out.getvalue()
 
 
-def _png(layer: npt.NDArray[np.uint8]) -> bytes:
+def png_bytes(layer: npt.NDArray[np.uint8]) -> bytes:
+    """A PNG file, made quickly."""
     out = io.BytesIO()
     Image.fromarray(layer).save(out, format="PNG", compress_level=1)
     return out.getvalue()

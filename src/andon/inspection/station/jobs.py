@@ -6,15 +6,14 @@ import hashlib
 import math
 import threading
 from concurrent.futures import Future
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from andon.core import ImageArray
 from andon.inspection.inspector import Verdict
-from andon.inspection.station.records import Entry, Review
+from andon.inspection.station.records import Entry
 from andon.inspection.station.served import Served
 
-__all__ = ["Inspected", "Job", "entry_of", "plain", "review_message"]
+__all__ = ["Inspected", "Job", "entry_of", "plain"]
 
 _LONGEST_NAME = 200
 
@@ -62,13 +61,6 @@ class Job:
         with self._lock:
             self._kept = not self._dropped
         return self._kept
-
-
-def review_message(review: Review) -> dict[str, Any]:
-    """What the line is told when a person confirms or overrules a verdict."""
-    at = datetime.fromtimestamp(review.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"type": "review", "entry": review.entry, "at": at, "word": review.word, "who": review.who,
-            "note": review.note}  # fmt: skip
 
 
 def entry_of(verdict: Verdict, job: Job, served: Served, seconds: float) -> Entry:

@@ -241,6 +241,11 @@ class Journal:
         )
         return [Event(*row) for row in rows]
 
+    def drift_reset(self, inspector: str) -> float:
+        """When an inspector's drift monitor began anew last, seconds since the epoch; 0 where it never did."""
+        query = "SELECT coalesce(max(at), 0.0) FROM events WHERE inspector = ? AND kind = 'drift'"
+        return float(self._read(query, (inspector,))[0][0])
+
     def close(self) -> None:
         """Ends it; what was acknowledged is on the disk already."""
         with self._lock, self._read_lock:
@@ -386,7 +391,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 def _code(error: Exception) -> int:
     """SQLite's primary result code; -1 where it has none."""
-    return int(getattr(error, "sqlite_errorcode", -1)) & 0xFF if hasattr(error, "sqlite_errorcode") else -1
+    return int(error.sqlite_errorcode) & 0xFF if hasattr(error, "sqlite_errorcode") else -1
 
 
 def _look_through(db: sqlite3.Connection) -> None:

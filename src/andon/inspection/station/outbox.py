@@ -17,6 +17,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ class Outbox:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._news = {name: threading.Event() for name in names}
         self._troubles: dict[str, tuple[int, str, float | None]] = dict.fromkeys(names, (0, "", None))
+        self._counts = Counter[str]()
         with self._errors():
             self._database = _opened(path)
             self._box = str(self._database.execute("SELECT id FROM box").fetchone()[0])
@@ -272,7 +274,7 @@ class Outbox:
             for (name,) in self._database.execute("SELECT output FROM counts").fetchall():
                 self._expire(name)
         query = "SELECT COUNT(*) FROM waiting WHERE output = ?"
-        self._counts = {name: int(self._database.execute(query, (name,)).fetchone()[0]) for name in names}
+        self._counts = Counter({name: int(self._database.execute(query, (name,)).fetchone()[0]) for name in names})
 
     def _status(self, name: str) -> OutputStatus:
         one = self._database.execute("SELECT sent, dropped FROM counts WHERE output = ?", (name,)).fetchone()
@@ -288,7 +290,7 @@ class Outbox:
             self._database.execute(f"DELETE FROM {table} WHERE output = ? AND message = ?", (name, row))
             self._database.execute(_CLEAN, (row,))
         self._database.execute("UPDATE counts SET dropped = dropped + ? WHERE output = ?", (len(rows), name))
-        if table == "waiting" and hasattr(self, "_counts"):
+        if table == "waiting":
             self._counts[name] -= len(rows)
 
     def _expire(self, name: str) -> None:

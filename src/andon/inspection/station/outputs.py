@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import httpx
     from paho.mqtt import client as _paho
 
-    from andon.inspection.station.journal import Entry
+    from andon.inspection.station.journal import Entry, Review
     from andon.inspection.station.monitor import DriftState
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "drift_message",
     "parse_mqtt",
     "parse_webhook",
+    "review_message",
     "secret_of",
     "signature",
     "verdict_message",
@@ -108,6 +109,12 @@ def drift_message(inspector: str, state: DriftState, at: float) -> dict[str, Any
         "direction": state.direction,
         "sentence": state.sentence,
     }
+
+
+def review_message(review: Review) -> dict[str, Any]:
+    """What the line is told when a person confirms or overrules a verdict."""
+    return {"type": "review", "entry": review.entry, "at": _iso(review.at), "word": review.word, "who": review.who,
+            "note": review.note}  # fmt: skip
 
 
 def _iso(at: float) -> str:

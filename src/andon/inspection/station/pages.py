@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
@@ -23,7 +23,7 @@ from andon.inspection.station._improving import Improvements
 from andon.inspection.station._pictures import Pictures
 from andon.inspection.station._rendering import PageRoute, render_page, root_of, static_file, to
 from andon.inspection.station.errors import UnknownError
-from andon.inspection.station.journal import Entry, Word
+from andon.inspection.station.journal import WORDS, Entry, Word
 from andon.inspection.station.station import Served, Station
 
 __all__ = ["page_router", "render_page"]
@@ -45,7 +45,6 @@ _DONE = {
     "again": "What was set aside is queued again; what is refused again comes back here.",
     "back": "The earlier version is back; it inspects from the next image on.",
 }
-_WORDS: tuple[Word, ...] = get_args(Word)
 _Id = Annotated[int, Query(ge=0, le=2**53)]
 _LATEST = 12
 _PAGE = 50
@@ -153,8 +152,7 @@ class _Page:
         reviewed: str = "",
         before: _Id | None = None,
     ) -> Response:
-        if inspector and inspector not in self.station.names:
-            raise UnknownError(f"no inspector has this name; there are {', '.join(self.station.names)}")
+        served = self._named(inspector or "")
         wanted = tuple(word for word in views.KINDS if word in (verdict or ()))
         entries = self.station.journal.entries(
             inspector=inspector or None,
@@ -173,7 +171,7 @@ class _Page:
         return self._render(
             "history.html.j2",
             request,
-            self._named(inspector or ""),
+            served,
             "/history",
             entries=self._listed(request, entries),
             choices=[{"value": w, "verdict": w, "kind": k, "on": w in wanted} for w, k in views.KINDS.items()],
@@ -193,7 +191,7 @@ class _Page:
             self._served_or_first(entry.inspector),
             "/history",
             shown=shown,
-            options=[{"value": word, "text": _option(word, entry.verdict)} for word in _WORDS],
+            options=[{"value": word, "text": _option(word, entry.verdict)} for word in WORDS],
             older=older[0].id if older else None,
             newer=self._newer(entry),
         )
@@ -214,7 +212,7 @@ class _Page:
     ) -> Response:
         """Writes down an operator's verdict."""
         entry = self._entry(entry_id)
-        if word not in _WORDS or not who.strip():
+        if word not in WORDS or not who.strip():
             raise ConfigError("a review says whether the part is good or defective, and who says so")
         chosen: Word = "good" if word == "good" else "defective"
         self.station.review(entry_id, chosen, who.strip()[:100], note.strip()[:1000])
@@ -278,7 +276,7 @@ class _Page:
             raise ConfigError("thresholds must be numbers") from None
         if confirmed and who.strip():
             self.station.move_thresholds(served.name, then.look, then.stop, who.strip()[:100])
-            return to(request, f"/thresholds?{urlencode({'inspector': served.name, 'done': 'thresholds'})}")
+            return _back_to(request, "/thresholds", served, "thresholds")
         calibration = served.inspector.calibration
         confirm = views.confirmation(calibration, served.inspector.thresholds, then)
         return self._render("thresholds.html.j2", request, served, "/thresholds", confirm=confirm, n=len(calibration))
@@ -303,11 +301,10 @@ class _Page:
         """Somebody saw to the drift."""
         served = self._named(inspector)
         self.station.reset_drift(served.name, _said_who(who))
-        return to(request, f"/drift?{urlencode({'inspector': served.name, 'done': 'drift'})}")
+        return _back_to(request, "/drift", served, "drift")
 
     def _trace(self, served: Served) -> views.Trace:
-        resets = [e.at for e in self.station.journal.events(served.name, limit=1000) if e.kind == "drift"]
-        since = max(resets, default=0.0)
+        since = self.station.journal.drift_reset(served.name)
         trace = self._traces.get(served.name)
         if trace is None or trace.key != (served.name, served.model, since):
             trace = self._traces[served.name] = views.Trace(served, since)
@@ -319,7 +316,7 @@ class _Page:
     def improve(self, request: Request, inspector: str = "") -> Response:
         served = self._named(inspector)
         work = self.improvements.work(served)
-        good = self.improvements.reviewed(served, "good")
+        reviewed = self.improvements.reviewed(served)
         return self._render(
             "improve.html.j2",
             request,
@@ -327,8 +324,8 @@ class _Page:
             "/improve",
             work=work,
             proposal=None if work is None or work.proposal is None else views.proposal_view(work.proposal),
-            good=self._listed(request, good),
-            defects=len(self.improvements.reviewed(served, "defective")),
+            good=self._listed(request, reviewed["good"]),
+            defects=len(reviewed["defective"]),
             since=views.moment(self.improvements.date(served)),
             file=f"{served.name}.andon" if served.path is None else served.path.name,
             versions=self.improvements.versions(served),
@@ -339,24 +336,24 @@ class _Page:
     ) -> Response:
         served = self._named(inspector)
         self.improvements.propose(served, frozenset(entry or ()))
-        return _improved(request, served)
+        return _back_to(request, "/improve", served)
 
     def accept(self, request: Request, inspector: str = "", who: Annotated[str, Form()] = "") -> Response:
         served = self._named(inspector)
         self.improvements.accept(served, _said_who(who))
-        return _improved(request, served, "accepted")
+        return _back_to(request, "/improve", served, "accepted")
 
     def drop(self, request: Request, inspector: str = "") -> Response:
         served = self._named(inspector)
         self.improvements.drop(served)
-        return _improved(request, served)
+        return _back_to(request, "/improve", served)
 
     def back(
         self, request: Request, inspector: str = "", to: Annotated[str, Form()] = "", who: Annotated[str, Form()] = ""
     ) -> Response:
         served = self._named(inspector)
         self.improvements.back(served, to, _said_who(who))
-        return _improved(request, served, "back")
+        return _back_to(request, "/improve", served, "back")
 
     # Outputs
 
@@ -374,7 +371,7 @@ class _Page:
         """Queues what was set aside for an output once more."""
         served = self._named(inspector)
         self.station.send_again(output, _said_who(who))
-        return to(request, f"/outputs?{urlencode({'inspector': served.name, 'done': 'again'})}")
+        return _back_to(request, "/outputs", served, "again")
 
     # What they share
 
@@ -443,9 +440,10 @@ def _option(word: Word, verdict: str) -> str:
     return f"{word.capitalize()}: {'confirms' if word == agrees else 'overrules'} {verdict}"
 
 
-def _improved(request: Request, served: Served, done: str = "") -> Response:
+def _back_to(request: Request, path: str, served: Served, done: str = "") -> Response:
+    """To an inspector's page, which says what was done."""
     query = {"inspector": served.name, **({"done": done} if done else {})}
-    return to(request, f"/improve?{urlencode(query)}")
+    return to(request, f"{path}?{urlencode(query)}")
 
 
 def _said_who(who: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from andon.core import AndonError
 from andon.inspection.file import InspectorFile
-from andon.inspection.inspector import Inspector, load_inspector
+from andon.inspection.inspector import Inspector, inspector_of
 from andon.inspection.station.monitor import DriftMonitor
 
 __all__ = ["Loaded", "Served", "model_fingerprint"]
@@ -52,7 +52,8 @@ class Loaded(NamedTuple):
             inspector, file, path = source, source.file(), None
         else:
             path = Path(source)
-            inspector, file = load_inspector(path), InspectorFile.read(path)
+            file = InspectorFile.read(path)
+            inspector = inspector_of(file)
         _warm(inspector)
         return cls(inspector, model_fingerprint(file), file.fingerprint, path)
 

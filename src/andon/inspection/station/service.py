@@ -7,7 +7,6 @@ off; ``/openapi.json`` is the description.
 from __future__ import annotations
 
 import asyncio
-import base64
 import csv
 import io
 from collections.abc import Collection, Iterator
@@ -16,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -25,7 +23,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from andon import __version__
-from andon.core import AndonError, ImageArray
+from andon.core import AndonError
+from andon.inspection.inspector import VerdictName
 from andon.inspection.overlay import overlay_image
 from andon.inspection.station._api import (
     BatchAnswer,
@@ -41,7 +40,6 @@ from andon.inspection.station._api import (
     ReadyAnswer,
     ReviewAnswer,
     ReviewRequest,
-    VerdictWord,
     review_answer,
 )
 from andon.inspection.station._auth import COOKIE, SESSION_SECONDS, Tokens
@@ -49,8 +47,10 @@ from andon.inspection.station._delivering import outputs_router
 from andon.inspection.station._errors import RefusedError, error_response, fault, public, told
 from andon.inspection.station._guard import Door, Intake, Outside, TokenBucket
 from andon.inspection.station._metrics import Metrics
+from andon.inspection.station._pictures import png_bytes
 from andon.inspection.station._rendering import fault_in_a_page
 from andon.inspection.station.errors import BusyError
+from andon.inspection.station.jobs import plain
 from andon.inspection.station.journal import LABEL_COLUMNS
 from andon.inspection.station.pages import page_router, render_page
 from andon.inspection.station.station import Inspected, Station
@@ -62,37 +62,29 @@ _PART_BYTES = 2**16
 _BATCH = 8
 """A batch's body may have as many bytes as so many images of the largest size."""
 _RAW_TYPES = ("application/octet-stream", "")
+_BYTES = {"type": "string", "format": "binary"}
+
+
+def _form(file: dict[str, Any]) -> dict[str, Any]:
+    """A form with the field "file"."""
+    return {"multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": file}}}}
+
+
+_IMAGE: dict[str, Any] = {"content": {"application/octet-stream": {"schema": _BYTES}}}
+_PNG: dict[str, Any] = {"content": {"image/png": {"schema": _BYTES}}}
 _IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary", "description": "An image's file."}},
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            **_form({**_BYTES, "description": "An image's file."}),
+            **_IMAGE["content"],
+            "image/*": {"schema": _BYTES},
         },
     }
 }
 _BATCH_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
-            }
-        },
-    }
+    "requestBody": {"required": True, "content": _form({"type": "array", "items": _BYTES})},
 }
-_PNG: dict[str, Any] = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request is not one."},
     401: {"model": ErrorAnswer, "description": "A token is needed."},
@@ -172,8 +164,7 @@ def _inspecting(station: Station) -> APIRouter:
             png = await run_in_threadpool(overlay_png, done) if heat_map or as_png else None
         if as_png and png is not None:
             return Response(png, headers=_verdict_headers(done), media_type="image/png")
-        answer = InspectionAnswer.given(done, None if png is None else base64.b64encode(png).decode())
-        return _json(answer)
+        return _json(InspectionAnswer.given(done, png))
 
     given: dict[str, Any] = {
         "response_model": InspectionAnswer,
@@ -229,10 +220,9 @@ async def _batch_item(
         done = await _judged(station, request, data, inspector, name)
     except (AndonError, RefusedError) as error:
         _, code, message = told(error)
-        return BatchItem(name=printable(name), error=ErrorBody(code=code, message=message))
+        return BatchItem(name=plain(name), error=ErrorBody(code=code, message=message))
     png = await run_in_threadpool(overlay_png, done) if heat_map else None
-    answer = InspectionAnswer.given(done, None if png is None else base64.b64encode(png).decode())
-    return BatchItem(name=done.entry.name, result=answer)
+    return BatchItem(name=done.entry.name, result=InspectionAnswer.given(done, png))
 
 
 async def _sent_image(request: Request, max_bytes: int) -> tuple[bytes, str]:
@@ -302,13 +292,7 @@ def _retrieved(future: asyncio.Future[Inspected] | Future[Inspected]) -> None:
 
 def overlay_png(done: Inspected) -> bytes:
     """The overlay of a verdict as a PNG file."""
-    return png_of(overlay_image(done.served.inspector, done.verdict, done.image))
-
-
-def png_of(image: ImageArray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, format="PNG", compress_level=1)
-    return out.getvalue()
+    return png_bytes(overlay_image(done.served.inspector, done.verdict, done.image))
 
 
 def _verdict_headers(done: Inspected) -> dict[str, str]:
@@ -316,10 +300,6 @@ def _verdict_headers(done: Inspected) -> dict[str, str]:
     figures = {"Score": entry.score, "P-Value": entry.p_value, "Look": entry.look, "Stop": entry.stop, "Id": entry.id}
     headers = {f"X-Andon-{name}": f"{value!r}" for name, value in figures.items() if value is not None}
     return {"X-Andon-Verdict": entry.verdict, "X-Andon-Inspector": entry.inspector, **headers}
-
-
-def printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in name[:200]).encode("utf-8", "replace").decode()
 
 
 def _json(answer: Any) -> Response:
@@ -335,7 +315,7 @@ def _journal(station: Station) -> APIRouter:
     @router.get("/v1/entries", response_model=EntriesAnswer)
     def entries(
         inspector: InspectorName = None,
-        verdict: Annotated[list[VerdictWord] | None, Query(description="Repeatable.")] = None,
+        verdict: Annotated[list[VerdictName] | None, Query(description="Repeatable.")] = None,
         since: Seconds = None,
         until: Seconds = None,
         reviewed: bool | None = None,
@@ -382,9 +362,6 @@ def _journal(station: Station) -> APIRouter:
         return StreamingResponse(_csv(station, inspector), headers=headers, media_type="text/csv; charset=utf-8")
 
     return router
-
-
-_IMAGE: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
 def _csv(station: Station, inspector: str | None) -> Iterator[str]:

@@ -26,18 +26,12 @@ from andon.data import decode_image
 from andon.inspection.file import InspectorFile
 from andon.inspection.inspector import Inspector
 from andon.inspection.station.errors import BusyError, UnknownError
-from andon.inspection.station.jobs import (
-    Inspected,
-    Job,
-    entry_of,
-    plain,
-    review_message,
-)
+from andon.inspection.station.jobs import Inspected, Job, entry_of, plain
 from andon.inspection.station.journal import Journal
 from andon.inspection.station.limits import Limits, Retention
 from andon.inspection.station.monitor import DriftMonitor, DriftState
 from andon.inspection.station.outbox import Outbox, Output
-from andon.inspection.station.outputs import drift_message, verdict_message
+from andon.inspection.station.outputs import drift_message, review_message, verdict_message
 from andon.inspection.station.records import Entry, Review, Word
 from andon.inspection.station.served import Loaded, Served
 from andon.inspection.versions import undone_on_failure
@@ -332,7 +326,9 @@ class Station:
         for thread in self._threads:
             thread.join(self.limits.timeout)
         if self.outbox is not None:
-            self.outbox.close(timeout)
+            end = time.monotonic() + timeout
+            self.outbox.flush(timeout)
+            self.outbox.close(max(1.0, end - time.monotonic()))
         self.journal.close()
         self._folder_lock.release()
 
@@ -356,8 +352,7 @@ class Station:
 
     def _serve(self, name: str, found: Loaded) -> Served:
         monitor = DriftMonitor(found.inspector.calibration.scores)
-        resets = [event.at for event in self.journal.events(name, limit=1000) if event.kind == "drift"]
-        since = max(resets, default=0.0)
+        since = self.journal.drift_reset(name)
         points = self.journal.scores(name, found.model, _MOST_RESTORED)
         monitor.update_all(point.score for point in points if point.at > since)
         return Served(name, found.inspector, found.model, found.fingerprint, found.path, monitor)
@@ -413,9 +408,8 @@ class Station:
         """Tells the monitor a score; its state where it raises the alarm with it."""
         if entry.score is None:
             return None
-        before = served.monitor.state.alarmed
         state = served.monitor.update(entry.score)
-        return state if state.alarmed and not before else None
+        return state if state.since == state.n else None
 
     def _remember(self, entry_id: int, data: bytes) -> None:
         with self._lock:
