@@ -164,6 +164,20 @@ def test_targets_of_several_stages_share_the_channels() -> None:
     assert first.shape[-1] == 128
 
 
+def test_a_teacher_is_distilled_from_efficientnet_lite(tmp_path: Path) -> None:
+    recipe = TEACHER.model_copy(update={"extractor": "efficientnet_lite0", "steps": 2})
+    extractor = recipe.create_extractor()
+    rows = extractor(torch.zeros((1, 3, 512, 512)))
+    assert [tuple(row.shape[1:]) for row in rows] == [(40, 64, 64), (112, 32, 32)], "strides 8 and 16"
+    report = pretrain_teacher(recipe, tmp_path / "teacher.safetensors")
+    with safe_open(report.path, framework="pt") as file:
+        assert extractor.weights.sha256 in file.metadata()["andon"], "what it was distilled from"
+    teacher, _ = load_teacher("small", report.path)
+    said = teacher(torch.randn((1, 3, 256, 256), generator=step_generator(0)))
+    assert said.shape == (1, 384, 56, 56)
+    assert torch.isfinite(said).all()
+
+
 def test_codebook_fits_the_published_shapes(tmp_path: Path) -> None:
     recipe = CODEBOOK.model_copy(update={"codes": 4096, "steps": 2, "batch_size": 1})
     report = pretrain_codebook(recipe, tmp_path / "codebook.safetensors")

@@ -49,7 +49,8 @@ class TeacherRecipe(Recipe):
 
     Attributes:
         size: of the network.
-        extractor, layers, weights: what is imitated (see ``create_extractor``); None takes the extractor's defaults.
+        extractor, layers, weights: what is imitated (see ``create_extractor``); without layers andon-features' cells,
+            rows 3 and 5 of an EfficientNet-Lite, layers 2 and 3 of a ResNet; without weights the extractor's default.
         neighbourhood: side of the neighbourhood over which features are averaged; None: 3 as in Patchcore, but 1 for
             andon-features, which averages by itself.
         statistics_images: images over which channels' means and deviations are taken.
@@ -81,8 +82,14 @@ class TeacherRecipe(Recipe):
 
     def create_extractor(self) -> Extractor:
         """What is imitated."""
-        layers = self.layers or (("cells",) if self._designed else ("layer2", "layer3"))
-        return create_extractor(self.extractor, layers, self.weights)
+        return create_extractor(self.extractor, self.layers or self._usual_layers, self.weights)
+
+    @property
+    def _usual_layers(self) -> tuple[str, ...]:
+        """The stages at strides 8 and 16, as in the paper: the first of them has the targets' 64×64 vectors."""
+        if self._designed:
+            return ("cells",)
+        return ("row3", "row5") if self.extractor.startswith("efficientnet_lite") else ("layer2", "layer3")
 
     def targets(self, extractor: Extractor, batch: torch.Tensor) -> torch.Tensor:
         """``extractor_targets`` with this recipe's neighbourhood."""
