@@ -15,7 +15,7 @@ from andon.features import Extractor
 from andon.inspection import ConformalCalibration, cross_fitted
 from andon.inspection.cross_fitting import refit_without
 from andon.methods import FitRun, create_method, detector_without
-from andon.methods.padim.gaussians import StreamingGaussian, whitening
+from andon.methods._gaussians import StreamingGaussian, whitening
 from andon.methods.padim.moments import without_vectors
 from tests.inspection.parts import SMALL, part
 

@@ -261,6 +261,7 @@ FAST: dict[str, dict[str, Any]] = {
         "student_width": 0.06,
     },
     "gcad": {"transform": {"size": (64, 64)}, "budget": 0.05, "regression_width": 4, "encoder_width": 6},
+    "positional-gaussians": {"transform": {"size": (64, 64)}},
     "f-anogan": {"width": 4, "budget": 0.01},
     "ganomaly": {"width": 4, "budget": 0.2},
     "riad": {"width": 4, "budget": 0.1},

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from andon.core import ConfigError, DataError
 from andon.data import ArrayCache, Images
 from andon.methods import Detector, Grows, Recalls, create_method, detector_with
-from andon.methods.padim.gaussians import StreamingGaussian, whitening
+from andon.methods._gaussians import StreamingGaussian, whitening
 from andon.methods.padim.moments import with_vectors
 from andon.methods.patchcore import PatchcoreDetector
 from andon.methods.patchcore.coreset import continued_k_centre, projection_matrix, to_fixed_point

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from andon.features.base import Extractor, iterate_features
     from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite
     from andon.features.extractor import blank_extractor, check_extractor_weights, create_extractor
+    from andon.features.joined import JoinedExtractor
     from andon.features.resnet import ARCHITECTURES, ResNet
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AndonFeatures",
     "EfficientNetLite",
     "Extractor",
+    "JoinedExtractor",
     "ResNet",
     "blank_extractor",
     "check_extractor_weights",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.features.base": "Extractor iterate_features",
         "andon.features.efficientnet": "LITE_ARCHITECTURES EfficientNetLite",
         "andon.features.extractor": "blank_extractor check_extractor_weights create_extractor",
+        "andon.features.joined": "JoinedExtractor",
         "andon.features.resnet": "ARCHITECTURES ResNet",
     },
 )

@@ -36,6 +36,11 @@ class Extractor(nn.Module):
         """Hash of architecture, weights and stages: features are cached under it."""
         raise NotImplementedError
 
+    @property
+    def records(self) -> tuple[WeightsRecord, ...]:
+        """Where all that it has learned is from: several where it is made of several extractors."""
+        return (self.weights,)
+
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """float32 ``[B, 3, H, W]`` to one float32 ``[B, C, h, w]`` a stage."""
         raise NotImplementedError

@@ -14,6 +14,7 @@ from andon.features import Extractor
 from andon.inspection.calibration import DEFAULT_BLOCKS, ConformalCalibration, blocks
 from andon.inspection.regions import EVERYWHERE, Readings, Regions
 from andon.methods import Detector, FeatureMethod, FitRun, Method, detector_without
+from andon.weights import WeightsRecord
 
 __all__ = ["FixedExtractor", "HeldOut", "cross_fitted", "held_out", "readings_of", "refit_without"]
 
@@ -31,6 +32,10 @@ class FixedExtractor(Extractor):
     @property
     def fingerprint(self) -> str:
         return self.inner.fingerprint
+
+    @property
+    def records(self) -> tuple[WeightsRecord, ...]:
+        return self.inner.records
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found: tuple[torch.Tensor, ...] = self.inner(batch)

@@ -266,7 +266,7 @@ class Fitting:
         Args:
             images: to fit it to, where that is not all of them.
         """
-        self.uses(extractor.weights)
+        self._weights += extractor.records
         extractor = extractor.to(self.device)
         with self.clock("adaptation"):
             fitted = extractor.adapt(

@@ -18,8 +18,8 @@ from andon.core import AndonError, DetectorError
 from andon.data.transform import Transform
 from andon.features import create_extractor
 from andon.methods import Detector, create_method
+from andon.methods._gaussians import StreamingGaussian, whitening
 from andon.methods.padim import Padim
-from andon.methods.padim.gaussians import StreamingGaussian, whitening
 from tests.methods.trainings import smooth_images
 
 SMALL: dict[str, Any] = {"weights": "random", "transform": {"size": (64, 80)}, "n_channels": 20}

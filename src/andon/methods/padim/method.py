@@ -12,6 +12,7 @@ from andon.core import ConfigError, DataError, DetectorError, TrainingError
 from andon.data import Images
 from andon.features import Extractor, iterate_features
 from andon.methods._config import DESIGNED_FEATURES, LEARNED_FEATURES
+from andon.methods._gaussians import StreamingGaussian, in_parallel, positions_first, whitening
 from andon.methods._maps import upsample_and_smooth
 from andon.methods.base import (
     FeatureDetector,
@@ -20,7 +21,6 @@ from andon.methods.base import (
     MethodConfig,
 )
 from andon.methods.padim.config import PadimConfig
-from andon.methods.padim.gaussians import StreamingGaussian, in_parallel, positions_first, whitening
 from andon.methods.padim.moments import with_vectors, without_vectors
 from andon.weights import WeightsRecord
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 
-from andon.methods.padim.gaussians import StreamingGaussian, positions_first, whitening
+from andon.methods._gaussians import StreamingGaussian, positions_first, whitening
 
 __all__ = ["with_vectors", "without_vectors"]
 
