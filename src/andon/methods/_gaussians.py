@@ -8,10 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-__all__ = ["StreamingGaussian", "in_parallel", "positions_first", "whitening"]
+__all__ = ["BlockwiseGaussian", "StreamingGaussian", "positions_first", "whitened", "whitening"]
 
+_BLOCK = 32
+"""Images that are added to the statistics at a time, whatever the batch size, so that it can't change the result."""
 _POSITIONS = 128
 """Positions whose statistics are updated together on a CPU: they stay in a core's cache."""
+_CACHE_BYTES = 5 * 2**19
+"""Matrices that are factorised together on a CPU: with their intermediate results they stay in a core's cache."""
+_DEVICE_BYTES = 64 * 2**20
+"""Matrices that are factorised together on a GPU."""
 _THREADS = threading.Lock()
 
 
@@ -82,11 +88,71 @@ class StreamingGaussian:
             pass
         self.count = total
 
+    def join(self, other: StreamingGaussian) -> None:
+        """Adds the vectors of other statistics, which stay as they are."""
+        if not other.count:
+            return
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        row = ((self.count * other.count / total) ** 0.5 * shift).float()[:, None]
+        self.scatter.add_(other.scatter).baddbmm_(row.transpose(1, 2), row)
+        self.mean += shift * (other.count / total)
+        self.count = total
+
     def covariance_(self, epsilon: float) -> torch.Tensor:
         """Equation 1: ``scatter / (N − 1) + ε·I``, ``[P, d, d]``, in the scatter's own memory (which it ends)."""
         self.scatter.div_(max(self.count - 1, 1))
         self.scatter.diagonal(dim1=1, dim2=2).add_(epsilon)
         return self.scatter
+
+
+class BlockwiseGaussian:
+    """A ``StreamingGaussian`` that batches of any size come to, and that always takes blocks of one size."""
+
+    def __init__(self, positions: int, dimensions: int, device: torch.device) -> None:
+        self._statistics = StreamingGaussian(positions, dimensions, device)
+        self._waiting: list[torch.Tensor] = []
+
+    def add(self, vectors: torch.Tensor) -> None:
+        """Adds float32 ``[n, d, P]``."""
+        self._waiting.append(vectors)
+        while sum(map(len, self._waiting)) >= _BLOCK:
+            self._take()
+
+    def statistics(self) -> StreamingGaussian:
+        """Of all that was added; nothing can be added afterwards."""
+        if self._waiting:
+            self._take()
+        return self._statistics
+
+    def _take(self) -> None:
+        block = torch.cat(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        self._statistics.update(block[:_BLOCK])
+        self._waiting = [block[_BLOCK:]] if len(block) > _BLOCK else []
+
+
+def whitened(covariance_of: Callable[[slice], torch.Tensor], out: torch.Tensor) -> Iterator[int]:
+    """Whitening matrices of many covariances, in float64, as many at a time as stay in a core's cache.
+
+    Args:
+        covariance_of: the covariances of some positions, ``[n, d, d]``.
+        out: float32 ``[P, d, d]``, is filled; it may be where the covariances come from.
+
+    Yields:
+        how many positions are done.
+
+    Raises:
+        torch.linalg.LinAlgError: a matrix that is not positive definite.
+    """
+    positions, d, _ = out.shape
+    size = max(1, (_CACHE_BYTES if out.device.type == "cpu" else _DEVICE_BYTES) // (8 * d * d))
+
+    def fill(start: int) -> None:
+        part = slice(start, start + size)
+        out[part] = whitening(covariance_of(part).double())
+
+    for done in in_parallel(fill, range(0, positions, size), out.device):
+        yield min(done * size, positions)
 
 
 def whitening(covariance: torch.Tensor) -> torch.Tensor:

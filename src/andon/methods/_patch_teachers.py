@@ -17,6 +17,7 @@ from andon._tools.networks import blank, default_weights
 from andon.core import DetectorError, ProgressCallback, WeightsError
 from andon.data import Images, Transform
 from andon.features import Extractor, create_extractor
+from andon.methods._batches import one_by_one
 from andon.methods._maps import upsample_and_smooth
 from andon.methods._patch_networks import Padding, PatchNetwork, ReceptiveField, grid_size
 from andon.methods._teachers import (
@@ -279,7 +280,7 @@ class PatchDetector(Detector):
 
     def normalised_maps(self, batch: torch.Tensor) -> torch.Tensor:
         """``raw_maps`` with mean 0 and standard deviation 1 over held-out good images."""
-        raw = self._one_by_one(batch)
+        raw = one_by_one(self.raw_maps, batch)
         mean, std = self.moments.to(raw).unbind(1)
         return (raw - mean[:, None, None]) / std[:, None, None]
 
@@ -297,7 +298,7 @@ class PatchDetector(Detector):
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         origin: torch.Tensor | None = None  # sums of squares about a typical value do not cancel
         for indices, batch in images.batches(self.transform, self.config.batch_size):
-            raw = self._one_by_one(batch.to(self.device)).double().transpose(0, 1).flatten(1)
+            raw = one_by_one(self.raw_maps, batch.to(self.device)).double().transpose(0, 1).flatten(1)
             origin = raw.mean(1, keepdim=True) if origin is None else origin
             total, squares = total + (raw - origin).sum(1), squares + (raw - origin).square().sum(1)
             count += raw.shape[1]
@@ -306,12 +307,6 @@ class PatchDetector(Detector):
         variance = squares / count - (total / count).square()
         std = torch.where(variance > 0, variance, 1.0).sqrt()
         self.moments.copy_(torch.stack([origin[:, 0] + total / count, std], dim=1))
-
-    def _one_by_one(self, batch: torch.Tensor) -> torch.Tensor:
-        # No slower on a CPU, memory is that of one image, and rounding does not hang on the batch.
-        if not torch.compiler.is_compiling() and batch.device.type == "cpu" and len(batch) > 1:
-            return torch.cat([self.raw_maps(image[None]) for image in batch])
-        return self.raw_maps(batch)
 
 
 # The recipe

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from andon.core import DetectorError, listed
 
-__all__ = ["TensorType", "checked_state", "types_of"]
+__all__ = ["TensorType", "checked_state", "shapes_under", "types_of"]
 
 TensorType = tuple[torch.dtype, tuple[int | str, ...]]
 """Type and shape of a tensor."""
@@ -17,6 +17,11 @@ TensorType = tuple[torch.dtype, tuple[int | str, ...]]
 def types_of(state: Mapping[str, torch.Tensor]) -> dict[str, TensorType]:
     """What a network's state dict must be like to be taken, for ``checked_state``."""
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+
+
+def shapes_under(shapes: Mapping[str, Sequence[int]], prefix: str) -> dict[str, Sequence[int]]:
+    """Shapes of the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
 def checked_state(

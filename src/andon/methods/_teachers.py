@@ -15,6 +15,7 @@ from andon._tools.seeds import numpy_step_generator
 from andon.core import DetectorError, ProgressCallback
 from andon.data import Images, Transform
 from andon.features import Extractor, blank_extractor
+from andon.methods._state import shapes_under
 from andon.weights import WeightsRecord
 
 __all__ = [
@@ -123,8 +124,7 @@ def blank_teacher_extractor(
     """
     if not weights:
         raise DetectorError(f"{method}: the saved state does not say which weights its teacher had")
-    own = {name.removeprefix(_EXTRACTOR): shape for name, shape in shapes.items() if name.startswith(_EXTRACTOR)}
-    return blank_extractor(backbone, layers, weights[0], own)
+    return blank_extractor(backbone, layers, weights[0], shapes_under(shapes, _EXTRACTOR))
 
 
 def on_grid(features: torch.Tensor, image: tuple[int, int], grid: tuple[int, int], sampling: Sampling) -> torch.Tensor:

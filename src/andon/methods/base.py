@@ -42,7 +42,7 @@ from andon.methods._checks import (
 )
 from andon.methods._config import FeatureConfig, MethodConfig, TrainedConfig, budgeted
 from andon.methods._fitting import FitReport, FitRun, StageClock
-from andon.methods._state import checked_state, types_of
+from andon.methods._state import checked_state, shapes_under, types_of
 from andon.training import Stage, TrainingOptions, TrainingReport, train_stage
 from andon.weights import WeightsRecord
 
@@ -495,5 +495,4 @@ class FeatureMethod(Method[FeatureConfigT]):
         """An extractor with room for the saved tensors whose names begin with ``prefix``."""
         if not weights:
             raise DetectorError(f"{self.name}: the saved state does not say which weights its extractor had")
-        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-        return blank_extractor(self.config.backbone, self.config.layers, weights[0], own)
+        return blank_extractor(self.config.backbone, self.config.layers, weights[0], shapes_under(shapes, prefix))

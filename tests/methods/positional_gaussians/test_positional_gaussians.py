@@ -207,12 +207,13 @@ def test_nothing_is_random_and_batches_do_not_matter() -> None:
 
 
 def test_many_images_keep_some_features_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from andon.methods import _gaussians
     from andon.methods.positional_gaussians import method as module
 
     train, test = images(20), images(4, 1)
     everything = make().fit(train)
     monkeypatch.setattr(module, "_KEPT", 10)
-    monkeypatch.setattr(module, "_BLOCK", 3)
+    monkeypatch.setattr(_gaussians, "_BLOCK", 3)
     fewer = make().fit(train)
     # The Gaussians' means are of all images; what is usual is estimated from half of them.
     torch.testing.assert_close(fewer.state_dict()["stages.0.mean"], everything.state_dict()["stages.0.mean"])
@@ -296,11 +297,19 @@ def test_a_state_that_cannot_be(name: str, value: torch.Tensor, message: str) ->
 
 
 def test_a_covariance_that_is_none_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    from andon.methods.positional_gaussians import gaussians
+    from andon.methods import _gaussians
 
     def fails(matrix: torch.Tensor) -> torch.Tensor:
         return torch.linalg.cholesky(-matrix)
 
-    monkeypatch.setattr(gaussians, "whitening", fails)
+    monkeypatch.setattr(_gaussians, "whitening", fails)
     with pytest.raises(TrainingError, match="layer2 is not positive definite: raise the option 'epsilon'"):
         make().fit(images(3))
+
+
+def test_the_network_can_be_exported() -> None:
+    detector = create_method("positional-gaussians", {**BOTH, "radius": 1}).fit(images(6))
+    batch = detector.transform.normalise(np.stack([detector.transform.resize(i) for i in images(1, 1)]))
+    exported = torch.export.export(detector, (batch,)).module()
+    for found, expected in zip(exported(batch), detector(batch), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -14,6 +14,7 @@ from andon._tools.networks import blank
 from andon.core import DetectorError, ProgressCallback, TrainingError
 from andon.data import Images
 from andon.features import Extractor, create_extractor
+from andon.methods._batches import one_by_one
 from andon.methods._maps import upsample
 from andon.methods._teachers import DescribedImages, ExtractorTeacher, Split, blank_teacher_extractor
 from andon.methods.base import Detector, Fitting, Method, MethodConfig
@@ -81,9 +82,9 @@ class EfficientAdDetector(Detector):
 
     def coarse_maps(self, batch: torch.Tensor) -> torch.Tensor:
         """Student–teacher and student–autoencoder map, not normalised: float32 ``[B, 2, h, w]``."""
-        # One by one is no slower on a CPU, and memory is that of one image.
-        if not torch.compiler.is_compiling() and batch.device.type == "cpu" and len(batch) > 1:
-            return torch.cat([self.coarse_maps(image[None]) for image in batch])
+        return one_by_one(self._coarse_maps, batch)
+
+    def _coarse_maps(self, batch: torch.Tensor) -> torch.Tensor:
         said, channels = self.student(batch), self.teacher.channels
         local = (self.teacher(batch) - said[:, :channels]).square_().mean(1)
         structural = (self.autoencoder(batch) - said[:, channels:]).square_().mean(1)

@@ -12,7 +12,7 @@ from andon.core import ConfigError, DataError, DetectorError, TrainingError
 from andon.data import Images
 from andon.features import Extractor, iterate_features
 from andon.methods._config import DESIGNED_FEATURES, LEARNED_FEATURES
-from andon.methods._gaussians import StreamingGaussian, in_parallel, positions_first, whitening
+from andon.methods._gaussians import BlockwiseGaussian, StreamingGaussian, positions_first, whitened
 from andon.methods._maps import upsample_and_smooth
 from andon.methods.base import (
     FeatureDetector,
@@ -26,12 +26,8 @@ from andon.weights import WeightsRecord
 
 __all__ = ["Padim", "PadimDetector"]
 
-_BLOCK = 32
-"""Images that are added to the statistics at a time, whatever the batch size, so that it can't change the result."""
 _CHUNK_BYTES = 64 * 2**20
-"""Working memory of the distances, and of the factorisation on a GPU."""
-_CACHE_BYTES = 5 * 2**19
-"""Matrices that are factorised together on a CPU: with their intermediate results they stay in a core's cache."""
+"""Working memory of the distances."""
 
 
 def embed(features: Sequence[torch.Tensor], channels: Sequence[int]) -> torch.Tensor:
@@ -194,17 +190,10 @@ class Padim(FeatureMethod[PadimConfig]):
         return wanted
 
     def _factorised(self, fitting: Fitting, covariance: torch.Tensor) -> torch.Tensor:
-        """Replaces each covariance by its whitening matrix, in place, in float64 a chunk at a time."""
-        positions, d, _ = covariance.shape
-        size = max(1, (_CACHE_BYTES if covariance.device.type == "cpu" else _CHUNK_BYTES) // (8 * d * d))
-
-        def whiten(start: int) -> None:
-            part = covariance[start : start + size]
-            part.copy_(whitening(part.double()))
-
+        """Replaces each covariance by its whitening matrix, in place."""
         try:
-            for done in in_parallel(whiten, range(0, positions, size), covariance.device):
-                fitting.progress("factorisation", min(done * size, positions), positions)
+            for done in whitened(lambda part: covariance[part], covariance):
+                fitting.progress("factorisation", done, len(covariance))
         except RuntimeError as error:  # torch.linalg.LinAlgError, which torch does not export to type checkers
             raise TrainingError(
                 f"{self.name}: a covariance is not positive definite: raise the option 'epsilon' "
@@ -217,19 +206,14 @@ def statistics_of(
     fitting: Fitting, extractor: Extractor, channels: Sequence[int]
 ) -> tuple[StreamingGaussian, tuple[int, int]]:
     """Mean and scatter of the kept channels at every position in one pass over the images, and the grid."""
-    statistics: StreamingGaussian | None = None
+    statistics: BlockwiseGaussian | None = None
     grid = (0, 0)
-    waiting: list[torch.Tensor] = []
-    for indices, features in fitting.features(extractor):
+    for _, features in fitting.features(extractor):
         with fitting.clock("statistics"):
             grid = (features[0].shape[2], features[0].shape[3])
-            waiting.append(embed(features, channels))
             if statistics is None:
-                statistics = StreamingGaussian(grid[0] * grid[1], len(channels), fitting.device)
-            last = indices.stop == len(fitting.images)
-            while waiting and (last or sum(map(len, waiting)) >= _BLOCK):
-                block = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
-                statistics.update(block[:_BLOCK])
-                waiting = [block[_BLOCK:]] if len(block) > _BLOCK else []
+                statistics = BlockwiseGaussian(grid[0] * grid[1], len(channels), fitting.device)
+            statistics.add(embed(features, channels))
     assert statistics is not None
-    return statistics, grid
+    with fitting.clock("statistics"):
+        return statistics.statistics(), grid

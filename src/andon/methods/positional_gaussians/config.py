@@ -51,6 +51,11 @@ class PositionalGaussiansConfig(FeatureConfig):
         """Names of all stages, in the extractor's order."""
         return (*self.layers, CELLS) if self.designed else self.layers
 
+    @property
+    def radii(self) -> tuple[int, ...]:
+        """Tolerances of pose that are tried, ascending."""
+        return tuple(range(self.max_radius + 1)) if self.radius is None else (self.radius,)
+
     @model_validator(mode="after")
     def _known_stages(self) -> Self:
         if self.designed and self.backbone == ANDON_FEATURES:

@@ -8,14 +8,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from andon.methods._gaussians import StreamingGaussian, in_parallel, positions_first, whitening
+from andon.methods._gaussians import StreamingGaussian, positions_first, whitened
 
 __all__ = ["Gaussians", "cell_distances", "cells_of", "merged", "nearest_within", "shrinkage", "shrunk_gaussians"]
 
 _WORKING_BYTES = 32 * 2**20
 """Working memory of the distances."""
-_CACHE_BYTES = 5 * 2**19
-"""Matrices that are factorised together on a CPU: with their intermediate results they stay in a core's cache."""
 
 
 class Gaussians(NamedTuple):
@@ -31,18 +29,11 @@ class Gaussians(NamedTuple):
 
 
 def merged(parts: Sequence[StreamingGaussian]) -> StreamingGaussian:
-    """Statistics of the union of vectors (Chan, Golub & LeVeque 1979, equations 2.1); the parts stay as they are."""
+    """Statistics of the union of vectors; the parts stay as they are."""
     positions, d = parts[0].mean.shape
     total = StreamingGaussian(positions, d, parts[0].mean.device)
     for part in parts:
-        if not part.count:
-            continue
-        n, k = total.count, part.count
-        shift = part.mean - total.mean
-        row = ((n * k / (n + k)) ** 0.5 * shift).float()[:, None]
-        total.scatter.add_(part.scatter).baddbmm_(row.transpose(1, 2), row)
-        total.mean += shift * (k / (n + k))
-        total.count = n + k
+        total.join(part)
     return total
 
 
@@ -77,25 +68,22 @@ def shrunk_gaussians(statistics: StreamingGaussian, vectors: torch.Tensor, epsil
         vectors: float32 ``[P, m, d]``, all of them or a part, from which the error of the covariances is estimated.
         epsilon: ε.
     """
-    n, d = statistics.count, statistics.mean.shape[1]
-    mean = statistics.mean.float()
+    n = statistics.count
     variance = float(statistics.scatter.diagonal(dim1=1, dim2=2).double().mean()) / n
     variance = variance if variance > 0 else 1.0
-    white = torch.empty_like(statistics.scatter)
-    size = max(1, (_CACHE_BYTES if mean.device.type == "cpu" else _WORKING_BYTES) // (8 * d * d))
 
-    def whiten(start: int) -> None:
-        part = slice(start, start + size)
+    def shrunk(part: slice) -> torch.Tensor:
         covariance = statistics.scatter[part].double() / n
         fourth = (vectors[part].double() - statistics.mean[part, None]).square().sum(2).square().mean(1)
         weight = shrinkage(covariance, fourth, n)
         covariance *= (1 - weight)[:, None, None]
         covariance.diagonal(dim1=1, dim2=2).add_(((weight + epsilon) * variance)[:, None])
-        white[part] = whitening(covariance).float()
+        return covariance
 
-    for _ in in_parallel(whiten, range(0, len(mean), size), mean.device):
+    white = torch.empty_like(statistics.scatter)
+    for _ in whitened(shrunk, white):
         pass
-    return Gaussians(mean, white)
+    return Gaussians(statistics.mean.float(), white)
 
 
 def cells_of(maps: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,11 @@ from torch import nn
 
 from andon.core import DetectorError, TrainingError
 from andon.features import ANDON_FEATURES, Extractor, JoinedExtractor, blank_extractor, create_extractor
+from andon.methods._batches import one_by_one
 from andon.methods._config import DESIGNED_FEATURES
-from andon.methods._gaussians import StreamingGaussian
+from andon.methods._gaussians import BlockwiseGaussian, StreamingGaussian
 from andon.methods._maps import upsample_and_smooth
+from andon.methods._state import shapes_under
 from andon.methods.base import FeatureDetector, FeatureMethod, Fitting, MethodConfig
 from andon.methods.positional_gaussians.config import CELLS, PositionalGaussiansConfig
 from andon.methods.positional_gaussians.gaussians import (
@@ -32,9 +34,6 @@ __all__ = ["PositionalGaussians", "PositionalGaussiansDetector"]
 _FOLDS = 5
 _KEPT = 400
 """Images whose features are kept, evenly spaced over all: what is usual is measured on them."""
-_BLOCK = 32
-"""Images of a fold that are added to the statistics at a time, whatever the batch size, so that it can't change the
-result."""
 _BATCH = 8
 """Images whose distances are measured together."""
 
@@ -52,8 +51,7 @@ class PositionalGaussiansDetector(FeatureDetector):
 
     def check(self) -> None:
         for name, stage in self._named():
-            limit = self.config.max_radius if self.config.radius is None else self.config.radius
-            if fault := stage.faults(limit):
+            if fault := stage.faults(self.config.radii[-1]):
                 raise DetectorError(f"{self.name}: the saved state of stage {name}: {fault}")
             stage.read()
 
@@ -74,7 +72,7 @@ class PositionalGaussiansDetector(FeatureDetector):
     def _distances(self, features: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
         named = self._named()
         self.check_grids(features, [stage.size for _, stage in named])
-        return {name: _one_by_one(stage, maps) for (name, stage), maps in zip(named, features, strict=True)}
+        return {name: one_by_one(stage.distances, maps) for (name, stage), maps in zip(named, features, strict=True)}
 
     def _enlarged(self, stage: StageGaussians, distances: torch.Tensor) -> torch.Tensor:
         return upsample_and_smooth(stage.standardised(distances), self.transform.output_size, self.config.sigma)
@@ -82,13 +80,6 @@ class PositionalGaussiansDetector(FeatureDetector):
     def _named(self, only: Sequence[str] | None = None) -> list[tuple[str, StageGaussians]]:
         pairs = zip(self.config.stages, self.stages, strict=True)
         return [(name, s) for name, s in pairs if isinstance(s, StageGaussians) and (only is None or name in only)]
-
-
-def _one_by_one(stage: StageGaussians, maps: torch.Tensor) -> torch.Tensor:
-    # Memory is that of one image, and rounding does not hang on the batch.
-    if not torch.compiler.is_compiling() and maps.device.type == "cpu" and len(maps) > 1:
-        return torch.cat([stage.distances(image[None]) for image in maps])
-    return stage.distances(maps)
 
 
 class PositionalGaussians(FeatureMethod[PositionalGaussiansConfig]):
@@ -117,9 +108,9 @@ class PositionalGaussians(FeatureMethod[PositionalGaussiansConfig]):
     @cached_property
     def extractor(self) -> Extractor:
         learned = create_extractor(self.config.backbone, self.config.layers, self.config.weights)
-        return (
-            JoinedExtractor([learned, create_extractor(ANDON_FEATURES, (CELLS,))]) if self.config.designed else learned
-        )
+        if not self.config.designed:
+            return learned
+        return JoinedExtractor([learned, create_extractor(ANDON_FEATURES, (CELLS,))])
 
     def blank_extractor(
         self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord], prefix: str = "extractor."
@@ -129,8 +120,8 @@ class PositionalGaussians(FeatureMethod[PositionalGaussiansConfig]):
         if len(weights) != 2:
             raise DetectorError(f"{self.name}: the saved state does not say which weights its extractors had")
         learned = super().blank_extractor(shapes, weights[:1], f"{prefix}parts.0.")
-        own = {n.removeprefix(f"{prefix}parts.1."): s for n, s in shapes.items() if n.startswith(f"{prefix}parts.1.")}
-        return JoinedExtractor([learned, blank_extractor(ANDON_FEATURES, (CELLS,), weights[1], own)])
+        designed = blank_extractor(ANDON_FEATURES, (CELLS,), weights[1], shapes_under(shapes, f"{prefix}parts.1."))
+        return JoinedExtractor([learned, designed])
 
     def blank(
         self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord]
@@ -170,8 +161,7 @@ class _Learning:
         self.n_folds = min(_FOLDS, self.total)
         count = min(_KEPT, self.total)
         self.to_keep = {i * self.total // count for i in range(count)}
-        self.folds: list[StreamingGaussian] = []
-        self.waiting: list[torch.Tensor] = []
+        self.folds: list[BlockwiseGaussian] = []
         self.kept: list[torch.Tensor] = []
         self.fold_of_kept: list[int] = []
 
@@ -183,41 +173,31 @@ class _Learning:
         for index, image in zip(indices, torch.split(maps, 1), strict=True):
             fold = index * self.n_folds // self.total
             if len(self.folds) <= fold:
-                self._flush()
                 size = int(image.shape[2] * image.shape[3])
-                self.folds.append(StreamingGaussian(size, int(image.shape[1]), image.device))
-            self.waiting.append(image.flatten(2))
-            if len(self.waiting) == _BLOCK:
-                self._flush()
+                self.folds.append(BlockwiseGaussian(size, int(image.shape[1]), image.device))
+            self.folds[fold].add(image.flatten(2))
             if index in self.to_keep:
                 self.kept.append(image)
                 self.fold_of_kept.append(fold)
 
-    def _flush(self) -> None:
-        if self.waiting:
-            self.folds[-1].update(torch.cat(self.waiting))
-            self.waiting.clear()
-
     def finished(self) -> StageGaussians:
         """The stage, on the scale of the images that each fold did not see."""
-        self._flush()
-        config = self.config
+        config, folds = self.config, [fold.statistics() for fold in self.folds]
         kept = torch.cat(self.kept)
         grid = torch.tensor(kept.shape[2:], device=kept.device)
-        everything = self._gaussians(self.folds, kept)
+        everything = self._gaussians(folds, kept)
         if self.total == 1:
-            radius = torch.tensor([config.radius or 0], device=kept.device)
+            radius = torch.tensor(config.radii[:1], device=kept.device)
             return StageGaussians(grid, radius, everything, config.top)
-        most = config.max_radius if config.radius is None else config.radius
-        tried = range(most + 1) if config.radius is None else (most,)
+        tried = config.radii
         owner = torch.tensor(self.fold_of_kept, device=kept.device)
         found = torch.empty((len(tried), len(kept), *kept.shape[2:]), device=kept.device)
         for fold in range(self.n_folds):
             held = (owner == fold).nonzero()[:, 0]
-            others = [part for number, part in enumerate(self.folds) if number != fold]
+            others = [part for number, part in enumerate(folds) if number != fold]
             gaussians = self._gaussians(others, kept[owner != fold])
             for rows in torch.split(held, _BATCH):
-                distances = cell_distances(kept[rows], gaussians, most)
+                distances = cell_distances(kept[rows], gaussians, tried[-1])
                 for number, radius_tried in enumerate(tried):
                     found[number, rows] = nearest_within(distances, radius_tried)
         best = chosen_radius(found)
