@@ -60,8 +60,9 @@ def test_size_is_that_of_the_published_network(name: str) -> None:
     with torch.device("meta"):
         network = EfficientNetLite(LITE_ARCHITECTURES[name], num_classes=1000)
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == PUBLISHED_MILLIONS[name]
-    assert LITE_ARCHITECTURES[name].channels == tuple(row[-1] for row in ROWS[name])
-    assert LITE_ARCHITECTURES[name].strides == (2, 4, 8, 16, 16, 32, 32)
+    outputs = [row[-1] for row in ROWS[name]]
+    assert LITE_ARCHITECTURES[name].channels == (*outputs, *(6 * n for n in outputs[:-1]))
+    assert LITE_ARCHITECTURES[name].strides == (2, 4, 8, 16, 16, 32, 32, 2, 4, 8, 16, 16, 32)
 
 
 def _same(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: int = 1) -> torch.Tensor:
@@ -73,8 +74,10 @@ def _same(x: torch.Tensor, weight: torch.Tensor, stride: int, groups: int = 1) -
     return F.conv2d(F.pad(x, sides), weight, stride=stride, groups=groups)
 
 
-def _layer_by_layer(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> list[torch.Tensor]:
-    """Output of every row from the raw tensors: no module, no folding."""
+def _layer_by_layer(
+    state: dict[str, torch.Tensor], name: str, x: torch.Tensor
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Output of every row, and of the first six as the next block expands it, from the raw tensors: no folding."""
 
     def norm(x: torch.Tensor, prefix: str) -> torch.Tensor:
         mean, variance, weight, bias = (
@@ -83,12 +86,14 @@ def _layer_by_layer(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) 
         return (x - mean) / torch.sqrt(variance + 1e-3) * weight + bias
 
     x = norm(_same(x, state["_conv_stem.weight"], 2), "_bn0").clamp(0, 6)
-    number, rows = 0, []
+    number, rows, expanded = 0, [], []
     for repeats, _, stride, expansion, _ in ROWS[name]:
         for i in range(repeats):
             prefix, before = f"_blocks.{number}", x
             if expansion > 1:
                 x = norm(_same(x, state[f"{prefix}._expand_conv.weight"], 1), f"{prefix}._bn0").clamp(0, 6)
+                if i == 0:
+                    expanded.append(x)
             kernel = state[f"{prefix}._depthwise_conv.weight"]
             step = stride if i == 0 else 1
             x = norm(_same(x, kernel, step, groups=len(kernel)), f"{prefix}._bn1").clamp(0, 6)
@@ -97,7 +102,7 @@ def _layer_by_layer(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) 
                 x = x + before
             number += 1
         rows.append(x)
-    return rows
+    return rows, expanded
 
 
 def _weights(name: str) -> dict[str, torch.Tensor]:
@@ -114,13 +119,32 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
 def test_rows_equal_an_independent_computation(name: str, size: tuple[int, int]) -> None:
     state = _weights(name)
     batch = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    expected = _layer_by_layer(state, name, batch)
-    extractor = create_extractor(name, [f"row{n}" for n in range(1, 8)], "imagenet")
+    rows, expanded = _layer_by_layer(state, name, batch)
+    names = [*(f"row{n}" for n in range(1, 8)), *(f"expanded{n}" for n in range(1, 7))]
+    extractor = create_extractor(name, names, "imagenet")
     found = extractor(batch)
     assert [f.shape[1] for f in found] == list(extractor.channels)
-    for row, (a, b) in enumerate(zip(found, expected, strict=True), start=1):
-        assert a.shape == b.shape, row
+    for stage, a, b in zip(names, found, [*rows, *expanded], strict=True):
+        assert a.shape == b.shape, stage
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("stages", [("expanded6",), ("expanded3", "row6"), ("expanded5", "row5", "expanded1"), (2, 1)])
+def test_a_stage_is_the_same_alone_and_among_others(stages: tuple[str | int, ...]) -> None:
+    batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    every = [*(f"row{n}" for n in range(1, 8)), *(f"expanded{n}" for n in range(1, 7))]
+    together = dict(zip(every, create_extractor("efficientnet_lite0", every)(batch), strict=True))
+    extractor = create_extractor("efficientnet_lite0", stages)
+    for stage, found in zip(stages, extractor(batch), strict=True):
+        assert torch.equal(found, together[str(stage) if isinstance(stage, str) else f"row{stage}"]), stage
+
+
+def test_of_the_block_that_expands_a_last_stage_only_that_is_built() -> None:
+    extractor = create_extractor("efficientnet_lite0", ("expanded3",))
+    names = {name for name, _ in extractor.named_parameters()}
+    assert "network._blocks.5._expand_conv.weight" in names
+    assert not any(name.startswith(("network._blocks.5._depthwise", "network._blocks.6")) for name in names)
+    assert extractor.fingerprint != create_extractor("efficientnet_lite0", ("row3",)).fingerprint
 
 
 def test_rows_can_be_picked_in_any_order_and_later_ones_are_not_built() -> None:
@@ -187,7 +211,7 @@ def test_the_record_names_the_package_and_its_licence() -> None:
 )
 def test_tensors_of_another_family_are_no_later_stages(backbone: str, stage: str, foreign: str, tmp_path: Path) -> None:
     extractor = create_extractor(backbone, (stage,), "random")
-    network = type(extractor).unfilled_network(backbone, 1)  # type: ignore[attr-defined]
+    network = type(extractor).unfilled_network(backbone, [stage])  # type: ignore[attr-defined]
     state = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
     save_file(state, tmp_path / "own.safetensors")
     assert create_extractor(backbone, (stage,), tmp_path / "own.safetensors").weights.source == "file"

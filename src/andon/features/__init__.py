@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite
     from andon.features.extractor import blank_extractor, check_extractor_weights, create_extractor
     from andon.features.joined import JoinedExtractor
+    from andon.features.reduction import ReducedExtractor
     from andon.features.resnet import ARCHITECTURES, ResNet
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "EfficientNetLite",
     "Extractor",
     "JoinedExtractor",
+    "ReducedExtractor",
     "ResNet",
     "blank_extractor",
     "check_extractor_weights",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.features.efficientnet": "LITE_ARCHITECTURES EfficientNetLite",
         "andon.features.extractor": "blank_extractor check_extractor_weights create_extractor",
         "andon.features.joined": "JoinedExtractor",
+        "andon.features.reduction": "ReducedExtractor",
         "andon.features.resnet": "ARCHITECTURES ResNet",
     },
 )

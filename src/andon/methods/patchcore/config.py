@@ -19,6 +19,8 @@ class PatchcoreConfig(FeatureConfig):
 
     Attributes:
         backbone, layers, weights: of the frozen extractor (``create_extractor``).
+        dimensions: that each layer is reduced to, the leading principal directions of good images' features; None
+            leaves the layers as they are.
         grid_stride: stride of the grid of patches, in pixels of the method's input; None for the finest layer's.
             Coarser layers are upsampled to it bilinearly, finer ones averaged.
         patch_size: side of the neighbourhood that is averaged around each position, stride 1, zero-padded; odd.
@@ -36,6 +38,7 @@ class PatchcoreConfig(FeatureConfig):
     """
 
     transform: Transform = Transform(size=(256, 256), crop=(224, 224))
+    dimensions: int | None = Field(default=None, ge=1)
     grid_stride: int | None = Field(default=None, ge=1)
     patch_size: int = Field(default=3, ge=1, le=31)
     embedding: Literal["concatenate", "pooled"] = "concatenate"

@@ -19,7 +19,7 @@ def dimension(config: PatchcoreConfig, channels: Sequence[int]) -> int:
 
 
 def patch_parts(config: PatchcoreConfig, features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Patch features, each layer's still on its own grid, the finest first.
+    """Patch features, still on their layers' grids, the finest first; layers on the same grid are one part.
 
     Averaging, pooling and upsampling are all linear and act on different axes, so that upsampling may come last:
     ``embed(parts)`` is the embedding, and the memory bank is searched without ever upsampling the features.
@@ -73,7 +73,11 @@ def upsample(part: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _finest_first(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return tuple(sorted(parts, key=lambda part: -part.shape[-1] * part.shape[-2]))
+    """Sorted; those on the same grid become one, so that the bank is searched with one product for them."""
+    by_grid: dict[tuple[int, ...], list[torch.Tensor]] = {}
+    for part in sorted(parts, key=lambda part: -part.shape[-1] * part.shape[-2]):
+        by_grid.setdefault(tuple(part.shape[-2:]), []).append(part)
+    return tuple(torch.cat(same, dim=1) if len(same) > 1 else same[0] for same in by_grid.values())
 
 
 def _pooled(config: PatchcoreConfig, features: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 
 from andon.data import Images
-from andon.features import Extractor
+from andon.features import Extractor, ReducedExtractor
 from andon.methods._config import DESIGNED_FEATURES, LEARNED_FEATURES
 from andon.methods._leaving_out import Recall
 from andon.methods._maps import upsample_and_smooth
@@ -48,7 +49,7 @@ class PatchcoreDetector(FeatureDetector):
         self.bank.refresh()
 
     def parts(self, features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Patch features, each layer's still on its own grid, the finest first (``patch_parts``)."""
+        """Patch features, each still on its own grid, the finest first (``patch_parts``)."""
         return patch_parts(self.config, features)
 
     def judge(self, features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +126,8 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
         # Chosen by measurement on real images (docs/features.md).
         "default": {
             **LEARNED_FEATURES,
-            "layers": ("row3", "row5", "row6"),
+            "layers": ("expanded3", "expanded5", "expanded6"),
+            "dimensions": 96,
             "transform": {"size": (384, 384), "crop": None},
             "grid_stride": 16,
             "image_score": "mean_top_k",
@@ -134,6 +136,19 @@ class Patchcore(FeatureMethod[PatchcoreConfig]):
         "study": {},
         "designed": _DESIGNED,
     }
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        found = super().extractor
+        return found if self.config.dimensions is None else ReducedExtractor(found, self.config.dimensions)
+
+    def blank_extractor(
+        self, shapes: Mapping[str, Sequence[int]], weights: Sequence[WeightsRecord], prefix: str = "extractor."
+    ) -> Extractor:
+        dimensions = self.config.dimensions
+        if dimensions is None:
+            return super().blank_extractor(shapes, weights, prefix)
+        return ReducedExtractor.blank(super().blank_extractor(shapes, weights, f"{prefix}base."), dimensions)
 
     def learn(self, fitting: Fitting) -> PatchcoreDetector:
         extractor = fitting.adapted(self.extractor)
