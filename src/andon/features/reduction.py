@@ -132,10 +132,14 @@ class ReducedExtractor(Extractor):
     def describe(self) -> str:
         own = ""
         if self._explained:
-            kept = zip(self.channels, self.base.channels, self._explained, strict=True)
-            own = "features reduced to " + ", ".join(f"{k} of {c:,} dimensions ({100 * p:.0f} %)" for k, c, p in kept)
-            own += " that hold the share in brackets of their variance on good images"
+            kept = _listed([f"{k:,} of {c:,}" for k, c in zip(self.channels, self.base.channels, strict=True)])
+            parts = _listed([f"{100 * part:.0f}" for part in self._explained])
+            own = f"features reduced to {kept} dimensions, which hold {parts} % of their variance on good images"
         return "; ".join(filter(None, (self.base.describe(), own)))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 @torch.no_grad()

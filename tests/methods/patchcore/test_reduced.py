@@ -76,7 +76,7 @@ def test_the_bank_has_the_kept_dimensions_and_the_report_says_so() -> None:
     detector = reduced(3)
     assert detector.bank.centred.shape[1] == 24
     assert isinstance(detector.extractor, ReducedExtractor)
-    assert any("features reduced to 12 of 64 dimensions" in note for note in detector.report.notes)
+    assert any("features reduced to 12 of 64 and 12 of 128 dimensions" in note for note in detector.report.notes)
     assert not any("reduced" in note for note in reduced(3, dimensions=None).report.notes)
     assert "adaptation" in detector.report.seconds
 
