@@ -22,8 +22,12 @@ RESULTS = Path(__file__).parent / "results" / "extraction.md"
 RESNET = ("resnet18", ("layer1", "layer2", "layer3"), "random")
 LITE = {
     "Lite0, rows 3 + 5 (PaDiM, CFlow)": ("efficientnet_lite0", ("row3", "row5"), "imagenet"),
-    "Lite0, rows 3 + 5 + 6 (Patchcore)": ("efficientnet_lite0", ("row3", "row5", "row6"), "imagenet"),
-    "Lite0, rows 2 + 3 + 5": ("efficientnet_lite0", ("row2", "row3", "row5"), "imagenet"),
+    "Lite0, rows 3 + 5 + 6": ("efficientnet_lite0", ("row3", "row5", "row6"), "imagenet"),
+    "Lite0, expanded 3 + 5 + 6 (Patchcore)": (
+        "efficientnet_lite0",
+        ("expanded3", "expanded5", "expanded6"),
+        "imagenet",
+    ),
 }
 SIZES = (256, 384)
 

@@ -45,6 +45,11 @@ class Extractor(nn.Module):
         """float32 ``[B, 3, H, W]`` to one float32 ``[B, C, h, w]`` a stage."""
         raise NotImplementedError
 
+    def maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same as ``forward``, in whatever memory format it comes: for who only reads it once."""
+        found: tuple[torch.Tensor, ...] = self(batch)
+        return found
+
     def adapt(
         self,
         images: Images,

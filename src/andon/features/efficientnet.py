@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from andon._tools.convolution import FrozenConv2d, convolved
+
 __all__ = ["LITE_ARCHITECTURES", "EfficientNetLite", "LiteArchitecture", "LiteStage"]
 
 _BATCH_NORM_EPS = 1e-3
@@ -120,7 +122,7 @@ LITE_ARCHITECTURES = {
 }
 
 
-class _SameConv2d(nn.Conv2d):
+class _SameConv2d(FrozenConv2d):
     """A convolution padded as TensorFlow's SAME: ⌈n/stride⌉ outputs, an odd pixel of padding on the right and bottom.
 
     At stride 1 that is the usual symmetric padding; at stride 2 on maps of even size it is not, and weights that were
@@ -132,12 +134,15 @@ class _SameConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride != 1:
-            missing = [max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in (x.shape[-1], x.shape[-2])]
-            left, top = missing[0] // 2, missing[1] // 2
-            x = F.pad(x, (left, missing[0] - left, top, missing[1] - top))
-        return super().forward(x)
+        if self.stride[0] == 1:
+            return super().forward(x)
+        # At stride 2 an odd kernel needs k − 1 pixels of padding where the side is odd, as many before as behind, and
+        # k − 2 where it is even, one fewer before. A leading row of zeros in the kernel makes up for that one: the same
+        # sums without a padded copy of the map, which took a sixth of the network's time.
+        height, width = x.shape[-2:]
+        weight = F.pad(self.weight, (1 - width % 2, 0, 1 - height % 2, 0))
+        padding = self.kernel_size[0] // 2
+        return convolved(x, weight, self.bias, (2, 2), (padding, padding), self.groups)
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

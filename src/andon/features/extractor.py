@@ -94,8 +94,13 @@ class _StagedExtractor(Extractor):
         return extractor_fingerprint(self.backbone, stages, self.weights)
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features = self.network.stages(batch.contiguous(memory_format=torch.channels_last), self._wanted)
-        return tuple(f.contiguous() for f in features)
+        return tuple(f.contiguous() for f in self.maps(batch))
+
+    def maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found: tuple[torch.Tensor, ...] = self.network.stages(
+            batch.contiguous(memory_format=torch.channels_last), self._wanted
+        )
+        return found
 
 
 class ResNetExtractor(_StagedExtractor):

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from andon._tools.convolution import convolved
 from andon.core import ProgressCallback, TrainingError, no_progress
 from andon.data import Images, Transform
 from andon.features.base import Extractor, iterate_features
@@ -48,7 +48,7 @@ class Principal(nn.Module):
         """Of float32 ``[B, C, h, w]`` its ``[B, k, h, w]``."""
         # As a 1×1 convolution, which adds −mean·directions at the end: the kept directions lose nothing by it.
         kernel = self.directions.T.contiguous()
-        return F.conv2d(maps, kernel[:, :, None, None], -(kernel @ self.mean))
+        return convolved(maps, kernel[:, :, None, None], -(kernel @ self.mean))
 
 
 class ReducedExtractor(Extractor):
@@ -94,10 +94,11 @@ class ReducedExtractor(Extractor):
         return self.base.records
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features: tuple[torch.Tensor, ...] = self.base(batch)
         if self.reduced is None:
+            features: tuple[torch.Tensor, ...] = self.base(batch)
             return features
-        return tuple(stage(maps) for stage, maps in zip(self.reduced, features, strict=True))
+        maps = self.base.maps(batch)
+        return tuple(stage(found).contiguous() for stage, found in zip(self.reduced, maps, strict=True))
 
     def adapt(
         self,

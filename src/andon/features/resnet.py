@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from andon._tools.convolution import FrozenConv2d
+
 __all__ = ["ARCHITECTURES", "ResNet", "ResNetArchitecture", "fold_batch_norm"]
 
 
@@ -53,7 +55,7 @@ ARCHITECTURES = {
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return FrozenConv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class _Block(nn.Module):
