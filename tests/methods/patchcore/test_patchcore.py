@@ -409,7 +409,8 @@ def test_it_exports(options: dict[str, Any]) -> None:
     program = torch.export.export(detector, (batch,))
     scores, maps = program.module()(batch)
     expected = detector(batch)
-    torch.testing.assert_close((scores, maps), expected, rtol=1e-6, atol=1e-6)
+    # The graph convolves by another routine: features differ by rounding, and distances near 0 by as much.
+    torch.testing.assert_close((scores, maps), expected, rtol=1e-5, atol=2e-5)
 
 
 def test_nothing_to_learn_from() -> None:
