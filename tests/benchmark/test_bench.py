@@ -36,6 +36,7 @@ from andon.benchmark.runner import RunOptions, draw_shots, gallery_samples, run_
 from andon.core import AndonError, StoreError
 from andon.data import load_dataset
 from andon.data.images import Images
+from andon.features import AndonFeatures, Extractor, FixedExtractor
 from andon.methods import create_method, load
 from tests.benchmark.tiny import save, write_tiny
 
@@ -408,6 +409,31 @@ def test_calibration_scores_come_from_models_that_did_not_see_the_image(tiny: Pa
         detector = create_method(METHOD).fit(Images([train[i] for i in rest]), seed=0)
         expected = detector.predict([train[i] for i in block]).image_scores
         np.testing.assert_allclose(scores[list(block)], expected, rtol=1e-6)
+
+
+def test_calibration_stands_on_the_extractor_as_it_was_adapted_to_all_images(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    adapt = AndonFeatures.adapt
+
+    def counted(self: AndonFeatures, images: Images, *args: Any, **options: Any) -> Extractor:
+        calls.append(len(images))
+        return adapt(self, images, *args, **options)
+
+    monkeypatch.setattr(AndonFeatures, "adapt", counted)
+    method = {"method": "patchcore", "preset": "designed", "config": {"transform": {"size": [64, 64]}}}
+    record, store = run_one(tiny, tmp_path, methods=[method], protocol={"calibration_folds": 3})
+    assert calls == [5]
+    scores = store.arrays(record.id).calibration_scores
+    assert scores is not None
+    train = load_dataset(tiny)["bolt"].train
+    options = {"transform": {"size": (64, 64)}}
+    whole = create_method("patchcore", options, preset="designed")
+    again = create_method("patchcore", options, preset="designed")
+    again.extractor = FixedExtractor(whole.fit(train, seed=0).extractor)  # type: ignore[attr-defined]
+    expected = again.fit(Images(train[2:]), seed=0).predict(train[:2]).image_scores
+    np.testing.assert_allclose(scores[:2], expected, rtol=1e-5)
 
 
 def test_with_as_many_folds_as_images_each_is_left_out_once(tiny: Path, tmp_path: Path) -> None:

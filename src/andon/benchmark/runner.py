@@ -5,9 +5,9 @@ What is measured, and how:
 - ``fit_seconds``: wall seconds of ``fit``. Where features came from the cache (``features_cached``) their cost is
   missing: the first experiment of a category has the whole.
 - calibration (``Protocol.calibration_folds``): the training images, in shooting order, are cut into contiguous
-  blocks; each is scored by a model fitted, with the same seed, on the others. Blocks, not random folds: neighbouring
-  shots are nearly the same image, and a model that saw the neighbour would promise fewer false alarms than the line
-  will have.
+  blocks; each is scored by a model fitted, with the same seed, on the others, and on the extractor as it was adapted
+  to all (``fitted_again``). Blocks, not random folds: neighbouring shots are nearly the same image, and a model that
+  saw the neighbour would promise fewer false alarms than the line will have.
 - ``images_per_second``: some test images spread over the test set, from file to score, without any cache; a plan's
   runs measure it with the first seed only, the speed does not hang on the seed.
 - ``peak_memory_mb``: of the process, at its end; the experiment's own when it has a process of its own.
@@ -51,7 +51,7 @@ from andon.core import (
 )
 from andon.data import ArrayCache, Images, augmented, placed, window_note
 from andon.evaluation import CategoryResult
-from andon.methods import Detector, FitRun, Method, recorded_method
+from andon.methods import Detector, FitRun, Method, fitted_again, recorded_method
 
 __all__ = [
     "RunOptions",
@@ -120,7 +120,7 @@ def run_experiment(
 
     detector, fit_seconds = _timed_fit(method, training_images(train, method, spec, counting), spec.seed, run)
     fit_uncached = counting is None or counting.mostly_missed()
-    calibration, calibration_seconds = _calibrated(method, spec, train, counting, run)
+    calibration, calibration_seconds = _calibrated(method, detector, spec, train, counting, run)
     kept = _KeptMaps(category.test, options.keep_maps)
     result = _judged(detector, category, spec, Images(category.test, counting), calibration, kept, progress)
     predict_uncached = counting is None or counting.mostly_missed()
@@ -203,13 +203,18 @@ def _circumstances(device: str) -> dict[str, Any]:
 
 
 def _calibrated(
-    method: Method[Any], spec: ExperimentSpec, train: Sequence[Sample], cache: _CountingCache | None, run: FitRun
+    method: Method[Any],
+    detector: Detector,
+    spec: ExperimentSpec,
+    train: Sequence[Sample],
+    cache: _CountingCache | None,
+    run: FitRun,
 ) -> tuple[_CrossFitted | None, float | None]:
     """Cross-fitted scores where the protocol asks for them and there is more than one image, and their seconds."""
     if not spec.protocol.calibration_folds:
         return None, None
     before = time.perf_counter()
-    found = _cross_fitted(method, spec, train, cache, run)
+    found = _cross_fitted(method, detector, spec, train, cache, run)
     if cache is not None:
         cache.mostly_missed()  # the folds' features were cached by fit
     return found, time.perf_counter() - before
@@ -298,7 +303,12 @@ class _CrossFitted(NamedTuple):
 
 
 def _cross_fitted(
-    method: Method[Any], spec: ExperimentSpec, train: Sequence[Sample], cache: ArrayCache | None, run: FitRun
+    method: Method[Any],
+    detector: Detector,
+    spec: ExperimentSpec,
+    train: Sequence[Sample],
+    cache: ArrayCache | None,
+    run: FitRun,
 ) -> _CrossFitted | None:
     """None for a single image. The images that are scored are never augmented."""
     folds = min(spec.protocol.calibration_folds, len(train))
@@ -311,9 +321,10 @@ def _cross_fitted(
         rest = [s for i, s in enumerate(train) if i not in held_out]
         checkpoints = None if run.checkpoints is None else run.checkpoints / f"fold-{fold}"
         images = training_images(rest, method, spec, cache)
-        detector = method.fit(images, seed=spec.seed, run=FitRun(run.device, checkpoints=checkpoints))
+        quiet = FitRun(run.device, checkpoints=checkpoints)
+        without = fitted_again(method, detector, images, seed=spec.seed, run=quiet)
         scored = []
-        for prediction in detector.iterate_predictions(Images([train[i] for i in block], cache)):
+        for prediction in without.iterate_predictions(Images([train[i] for i in block], cache)):
             scored.append(prediction.image_scores)
             if prediction.anomaly_maps is not None:
                 moments.add(prediction.anomaly_maps)

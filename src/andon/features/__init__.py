@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from andon.features.base import Extractor, iterate_features
     from andon.features.efficientnet import LITE_ARCHITECTURES, EfficientNetLite
     from andon.features.extractor import blank_extractor, check_extractor_weights, create_extractor
+    from andon.features.fixed import FixedExtractor
     from andon.features.joined import JoinedExtractor
     from andon.features.reduction import ReducedExtractor
     from andon.features.resnet import ARCHITECTURES, ResNet
@@ -22,6 +23,7 @@ __all__ = [
     "AndonFeatures",
     "EfficientNetLite",
     "Extractor",
+    "FixedExtractor",
     "JoinedExtractor",
     "ReducedExtractor",
     "ResNet",
@@ -38,6 +40,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.features.base": "Extractor iterate_features",
         "andon.features.efficientnet": "LITE_ARCHITECTURES EfficientNetLite",
         "andon.features.extractor": "blank_extractor check_extractor_weights create_extractor",
+        "andon.features.fixed": "FixedExtractor",
         "andon.features.joined": "JoinedExtractor",
         "andon.features.reduction": "ReducedExtractor",
         "andon.features.resnet": "ARCHITECTURES ResNet",

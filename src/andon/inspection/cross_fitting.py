@@ -6,40 +6,16 @@ from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from andon.core import ConfigError, ProgressCallback, TrainingError, no_progress
 from andon.data import Images
-from andon.features import Extractor
 from andon.inspection.calibration import DEFAULT_BLOCKS, ConformalCalibration, blocks
 from andon.inspection.regions import EVERYWHERE, Readings, Regions
-from andon.methods import Detector, FeatureMethod, FitRun, Method, detector_without
-from andon.weights import WeightsRecord
+from andon.methods import Detector, FitRun, Method, detector_without, fitted_again
 
-__all__ = ["FixedExtractor", "HeldOut", "cross_fitted", "held_out", "readings_of", "refit_without"]
+__all__ = ["HeldOut", "cross_fitted", "held_out", "readings_of", "refit_without"]
 
 _LEAST_IMAGES = 3
-
-
-class FixedExtractor(Extractor):
-    """An extractor that stays as it is, whatever images it is to be adapted to."""
-
-    def __init__(self, inner: Extractor) -> None:
-        super().__init__()
-        self.inner = inner
-        self.channels, self.strides, self.weights = inner.channels, inner.strides, inner.weights
-
-    @property
-    def fingerprint(self) -> str:
-        return self.inner.fingerprint
-
-    @property
-    def records(self) -> tuple[WeightsRecord, ...]:
-        return self.inner.records
-
-    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found: tuple[torch.Tensor, ...] = self.inner(batch)
-        return found
 
 
 def cross_fitted(
@@ -138,14 +114,10 @@ def refit_without(
     number: int = 0,
 ) -> Detector:
     """The detector that the other images give; the extractor is the one that ``detector`` has."""
-    again = type(method)(method.config)
-    extractor = getattr(detector, "extractor", None)
-    if isinstance(again, FeatureMethod) and isinstance(extractor, Extractor):
-        again.extractor = FixedExtractor(extractor)
     rest = [i for i in range(len(images)) if i not in left_out]
     checkpoints = None if run.checkpoints is None else run.checkpoints / f"block-{number}"
     quiet = FitRun(run.device, checkpoints=checkpoints, checkpoint_seconds=run.checkpoint_seconds)
-    return again.fit(images.subset(rest), seed=seed, run=quiet)
+    return fitted_again(method, detector, images.subset(rest), seed=seed, run=quiet)
 
 
 def readings_of(

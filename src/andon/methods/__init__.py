@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from andon.methods._branches import Branched, branch_scores
     from andon.methods._file import load, load_bytes
     from andon.methods._growing import Grows, detector_with
-    from andon.methods._leaving_out import LeavesOut, Recall, Recalls, detector_without
+    from andon.methods._leaving_out import LeavesOut, Recall, Recalls, detector_without, fitted_again
     from andon.methods._own_files import method_files
     from andon.methods.base import (
         Detector,
@@ -81,6 +81,7 @@ __all__ = [
     "detector_with",
     "detector_without",
     "fetch_part",
+    "fitted_again",
     "load",
     "load_bytes",
     "method_class",
@@ -101,7 +102,7 @@ __getattr__, __dir__ = lazy_face(
         "andon.methods._branches": "Branched branch_scores",
         "andon.methods._file": "load load_bytes",
         "andon.methods._growing": "Grows detector_with",
-        "andon.methods._leaving_out": "LeavesOut Recall Recalls detector_without",
+        "andon.methods._leaving_out": "LeavesOut Recall Recalls detector_without fitted_again",
         "andon.methods._own_files": "method_files",
         "andon.methods.base": (
             "Detector FeatureConfig FeatureDetector FeatureMethod FitReport FitRun Fitting Method MethodConfig "

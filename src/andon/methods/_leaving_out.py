@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from andon.data import Images
-from andon.methods.base import Detector
+from andon.features import Extractor, FixedExtractor
+from andon.methods._fitting import FitRun
+from andon.methods.base import Detector, FeatureMethod, Method
 
-__all__ = ["LeavesOut", "Recall", "Recalls", "detector_without"]
+__all__ = ["LeavesOut", "Recall", "Recalls", "detector_without", "fitted_again"]
 
 
 class Recall(NamedTuple):
@@ -85,3 +87,24 @@ def detector_without(detector: Detector, images: Images, left_out: Sequence[int]
     found.method = detector.method
     found.report = replace(report, n_train=len(images) - len(set(left_out)), seconds={}, curves={})
     return found.requires_grad_(False).eval()
+
+
+def fitted_again(
+    method: Method[Any], detector: Detector, images: Images, *, seed: int, run: FitRun | None = None
+) -> Detector:
+    """The detector that other images give, on the extractor as it was adapted for ``detector``.
+
+    For calibration and the like: what an extractor is adapted to hangs little on a few of the images, and adapting it
+    takes longer than the rest of a fit; with a cache its features are there already.
+
+    Args:
+        method: the recipe; not changed.
+        detector: what it learned from all images.
+        images: at least one, as a rule some of those.
+        seed, run: as for ``Method.fit``.
+    """
+    extractor = getattr(detector, "extractor", None)
+    if isinstance(method, FeatureMethod) and isinstance(extractor, Extractor):
+        method = type(method)(method.config)
+        method.extractor = FixedExtractor(extractor)
+    return method.fit(images, seed=seed, run=run)
