@@ -23,6 +23,7 @@ from andon.benchmark.store import Store
 from andon.core import AndonError, Region
 from andon.report import gallery, write_report, write_tables
 from andon.report.gallery import Scale, build_galleries, heat_map, mask_outline
+from andon.report.html import _task_notes
 from andon.report.image import write_image
 from andon.report.results import collect
 from andon.report.write import FORMATS
@@ -370,3 +371,22 @@ def test_the_image_of_a_store_without_a_gallery_is_the_tables(tmp_path: Path) ->
     store = fill(tmp_path / "s", gallery=False, seeds=1)
     with Image.open(write_image(store, tmp_path / "p.png", dpi=60)) as image:
         assert image.height < image.width
+
+
+def test_a_note_that_is_not_on_all_of_a_tasks_results_says_whose_it_is(store: Store) -> None:
+    chosen = [r for r in store.records() if r.spec.category == store.records()[0].spec.category]
+    padim = [r for r in chosen if r.spec.label == "PaDiM"]
+    assert len(padim) > 1
+    added = {r.id: ["of the data"] for r in chosen}
+    added[padim[0].id].append("one branch alone: 81.7 %")
+    for record in padim:
+        added[record.id].append("on every seed")
+    noted = [
+        r.model_copy(update={"evaluation": r.evaluation.model_copy(update={"notes": tuple(added[r.id])})})
+        for r in chosen
+    ]
+    assert _task_notes(noted) == [
+        "of the data",
+        f"PaDiM, seed {padim[0].spec.seed}: one branch alone: 81.7 %",
+        "PaDiM: on every seed",
+    ]

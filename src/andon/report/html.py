@@ -7,6 +7,7 @@ own. All text of a user's is escaped by the template. Given the same store it is
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -241,8 +242,28 @@ def _task(
         tables=category_tables(results, row),
         gallery=images,
         no_maps=", ".join(without),
-        notes=list(dict.fromkeys(plain(n, 400) for r in records for n in r.evaluation.notes)),
+        notes=_task_notes(records),
     )
+
+
+def _task_notes(records: Sequence[ExperimentRecord]) -> list[str]:
+    """Notes on evaluations, each once; one that is not on all of them says whose it is."""
+    whose: dict[str, list[ExperimentRecord]] = {}
+    for record in records:
+        for note in dict.fromkeys(record.evaluation.notes):
+            whose.setdefault(plain(note, 400), []).append(record)
+    runs = Counter(record.spec.label for record in records)
+    told = []
+    for note, owners in whose.items():
+        own = Counter(record.spec.label for record in owners)
+        names = [
+            label
+            if own[label] == runs[label]
+            else f"{label}, seed {', '.join(str(r.spec.seed) for r in owners if r.spec.label == label)}"
+            for label in own
+        ]
+        told.append(note if len(owners) == len(records) else plain(f"{'; '.join(names)}: {note}", 480))
+    return told
 
 
 def _facts(records: Sequence[ExperimentRecord]) -> str:
