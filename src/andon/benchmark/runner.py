@@ -32,6 +32,7 @@ import psutil
 import torch
 
 from andon._tools.packages import installed_versions
+from andon._tools.spacing import evenly_spaced
 from andon.benchmark._moments import Moments
 from andon.benchmark.gallery import GalleryMaps, shrink
 from andon.benchmark.judge import evaluate
@@ -335,7 +336,7 @@ def _cross_fitted(
 
 def _images_per_second(detector: Detector, test: Sequence[Sample], progress: ProgressCallback) -> float:
     """Test images a second from file to score, none of it from a cache."""
-    spread = np.unique(np.linspace(0, len(test) - 1, min(SPEED_IMAGES, len(test))).round().astype(int))
+    spread = evenly_spaced(len(test), SPEED_IMAGES)
     size = max(1, min(detector.config.batch_size, 8, len(spread)))
     # Arrays, not samples: what is decoded here is not left in any cache of decoded images.
     detector.predict([test[spread[0]].image() for _ in range(size)])

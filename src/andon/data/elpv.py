@@ -19,6 +19,7 @@ import numpy as np
 
 from andon._tools.files import read_regular
 from andon._tools.packages import packaged_path
+from andon._tools.spacing import evenly_spaced
 from andon.core import GOOD, Category, DataError, Note
 from andon.data.files import WholeMaskReader, make_samples
 from andon.data.layout import Layout, ReadOptions, checked_fraction
@@ -140,7 +141,7 @@ def _spread(paths: list[Path], at_most: int | None) -> list[Path]:
     """At most so many, evenly spaced."""
     if at_most is None or len(paths) <= at_most:
         return paths
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).round().astype(int)]
+    return [paths[i] for i in evenly_spaced(len(paths), at_most)]
 
 
 def _recognise(folder: Path) -> bool:

@@ -23,6 +23,7 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 
+from andon._tools.spacing import evenly_spaced
 from andon.core import ProgressCallback, TrainingError, no_progress
 from andon.data import Images, Transform
 from andon.features.base import Extractor
@@ -115,7 +116,7 @@ def fit_projection(
     ``2·2·16,000·8,000·C`` for neighbours: about half a minute on one core at 256² and C = 478. Memory: 150 MB.
     """
     rng = np.random.default_rng(20_240_917)
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().astype(int))
+    chosen = evenly_spaced(len(images), MAX_IMAGES)
     shown = [images.resized(int(i), transform) for i in chosen]
     per_image = -(-_PATCHES // len(shown))
     defects_each = -(-N_DEFECTS // len(shown))

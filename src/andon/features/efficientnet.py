@@ -154,35 +154,30 @@ def _relu6(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Expansion(nn.Module):
-    """The first part of a block: a linear map of each position to more channels, and ReLU6."""
+    """The first part of a block: each position mapped to more channels, and ReLU6; nothing for as many channels."""
 
     def __init__(self, inputs: int, inner: int) -> None:
         super().__init__()
-        self._expand_conv = _SameConv2d(inputs, inner, 1)
-        self._bn0 = _batch_norm(inner)
+        self.expands = inner != inputs
+        if self.expands:
+            self._expand_conv = _SameConv2d(inputs, inner, 1)
+            self._bn0 = _batch_norm(inner)
 
     def expand(self, x: torch.Tensor) -> torch.Tensor:
-        return _relu6(self._bn0(self._expand_conv(x)))
+        return _relu6(self._bn0(self._expand_conv(x))) if self.expands else x
 
 
-class _Block(nn.Module):
+class _Block(_Expansion):
     """Mobile inverted bottleneck (MBConv): expand, filter each channel by itself, project; no activation at the end."""
 
     def __init__(self, row: _Row, inputs: int, stride: int) -> None:
-        super().__init__()
         inner = inputs * row.expansion
-        if row.expansion != 1:
-            self._expand_conv = _SameConv2d(inputs, inner, 1)
-            self._bn0 = _batch_norm(inner)
+        super().__init__(inputs, inner)
         self._depthwise_conv = _SameConv2d(inner, inner, row.kernel, stride, groups=inner)
         self._bn1 = _batch_norm(inner)
         self._project_conv = _SameConv2d(inner, row.outputs, 1)
         self._bn2 = _batch_norm(row.outputs)
-        self.expands = row.expansion != 1
         self.adds = stride == 1 and inputs == row.outputs
-
-    def expand(self, x: torch.Tensor) -> torch.Tensor:
-        return _relu6(self._bn0(self._expand_conv(x))) if self.expands else x
 
     def finish(self, x: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
         """The block's output, of its input and of that expanded."""

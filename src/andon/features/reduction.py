@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
 from andon._tools.convolution import convolved
+from andon._tools.spacing import evenly_spaced
 from andon.core import ProgressCallback, TrainingError, no_progress
 from andon.data import Images, Transform
 from andon.features.base import Extractor, iterate_features
@@ -178,7 +178,7 @@ def _rows_of(
     base: Extractor, images: Images, transform: Transform, device: torch.device | str, progress: ProgressCallback
 ) -> Iterator[torch.Tensor]:
     """Of each stage vectors of good images, ``[n, C]``."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _IMAGES)).round().astype(int)).tolist()
+    chosen = evenly_spaced(len(images), _IMAGES)
     # Without the cache: unreduced features are ten times what is kept, and nobody reads them again.
     shown = Images([images.items[index] for index in chosen])
     parts: list[list[torch.Tensor]] = [[] for _ in base.channels]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from andon._tools.spacing import evenly_spaced
 from andon.evaluation import roc_curve, stacked_curves
 from andon.report.svg import Plot
 
@@ -85,7 +86,7 @@ def roc_band(runs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]], points: 
         return None
     at = np.unique(np.concatenate([fpr for fpr, _ in curves]))
     if len(at) > points:
-        at = at[np.unique(np.linspace(0, len(at) - 1, points).round().astype(int))]
+        at = at[evenly_spaced(len(at), points)]
     return average_curve(curves, at)
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from andon._tools.spacing import evenly_spaced
 from andon.core import ImageArray
 from andon.data.matching import grey_of
 
@@ -145,7 +146,7 @@ def _neighbours(
 
 def _limit(details: Sequence[_Float32], typical: npt.NDArray[np.intp]) -> float:
     """The correlation from which a pair is one of duplicates."""
-    probes = np.unique(np.linspace(0, len(details) - 1, _PROBES).round().astype(int))
+    probes = evenly_spaced(len(details), _PROBES)
     usual = np.median([1 - _correlation(details[i], details[typical[i]]) for i in probes])
     return max(_LEAST_CORRELATION, 1 - _NEARER * float(usual))
 
